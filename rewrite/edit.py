@@ -1,0 +1,87 @@
+"""The closed set of changes that a backend can make: what a plan consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rewrite.graph import Layer, Node
+from rewrite.source import Span
+
+
+@dataclass(frozen=True)
+class NewLayer:
+    """A layer to build, all its arguments known."""
+
+    operation: str | None
+    """name in the vocabulary, or None for a class given by the caller"""
+    external: str | None
+    """name in `modules=`, or None"""
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
+    seed: str
+    """what its first weights depend on, beside the caller's seed: clause and site"""
+    span: Span
+    inferred: Mapping[str, object] = field(default_factory=dict)
+    """arguments that the rule left out and the site supplied"""
+
+    @property
+    def name(self) -> str:
+        """The name as rules write it."""
+        return self.operation or self.external or ""
+
+    def __str__(self) -> str:
+        words = [repr(value) for value in self.arguments]
+        words += [f"{key}={value!r}" for key, value in self.keywords.items()]
+        return f"{self.name}({', '.join(words)})"
+
+
+@dataclass(frozen=True)
+class Insert:
+    """A chain of new layers on an edge: behind `node` for all its consumers, or in front of one of its inputs."""
+
+    node: Node
+    operand: int | None
+    """None: behind the node's output; else the number of the input"""
+    layers: tuple[NewLayer, ...]
+
+
+@dataclass(frozen=True)
+class Replace:
+    """A layer at its path (`target` a Layer, for all its calls) or one call of a function by a chain of new layers."""
+
+    target: Layer | Node
+    layers: tuple[NewLayer, ...]
+    calls: tuple[Node, ...] = ()
+    """the matched calls of that layer"""
+
+
+@dataclass(frozen=True)
+class Remove:
+    """A call is bypassed; its layer goes when no call of it is left."""
+
+    node: Node
+
+
+@dataclass(frozen=True)
+class Update:
+    """A layer stays and something about it changes.
+
+    Keys of `changes`: an attribute name -> its new value; `"trainable"` -> bool; `"statistics"` -> `"frozen"` or
+    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own. Keys that are attributes are prefixed `"."`.
+    """
+
+    target: Layer | Node
+    changes: Mapping[str, object]
+    seed: str = ""
+
+
+@dataclass(frozen=True)
+class Initialiser:
+    """One function of `torch.nn.init`, by name, with its keyword arguments."""
+
+    name: str
+    keywords: Mapping[str, object] = field(default_factory=dict)
+
+
+Edit = Insert | Replace | Remove | Update

@@ -1,0 +1,81 @@
+"""What a rule selects, resolved: `Selector` and its parts. Data only; the tests themselves live in `rewrite.selectors`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rewrite.expression import Expression
+from rewrite.source import Span
+
+
+@dataclass(frozen=True)
+class Kind:
+    """By operation or class.
+
+    Exactly one of the fields says how: `operation` a name of the vocabulary (every spelling), `family` one of its
+    families, `dotted` one exact spelling (`nn.ReLU`, `F.relu`, `my.pkg.Block`; also what `modules=` names), `class_name`
+    a bare class name that the vocabulary does not know, looked up among the model's own classes.
+    """
+
+    text: str
+    operation: str | None = None
+    family: str | None = None
+    dotted: str | None = None
+    class_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Path:
+    """By module path: a glob with `*` (one segment), `**` (any number), `{a,b}`; dots are literal."""
+
+    glob: str
+
+
+@dataclass(frozen=True)
+class Anything:
+    """`any`."""
+
+
+@dataclass(frozen=True)
+class AttributeTest:
+    """`[name]`, `[name == value]`: an attribute of the call or its layer compared with a value."""
+
+    name: str
+    operator: str | None
+    value: Expression | None
+    span: Span
+
+
+@dataclass(frozen=True)
+class Pick:
+    """`first`, `last`, `nth(n)` (1-based), `every(n)`: which of the nodes that pass all other tests."""
+
+    word: Literal["first", "last", "nth", "every"]
+    number: int = 1
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One alternative of a selector."""
+
+    base: Kind | Path | Anything
+    span: Span
+    tests: tuple[AttributeTest, ...] = ()
+    pick: Pick | None = None
+    port: int | str | None = None
+    """`add@1`: 1; `mha@query`: "query"; `cat@*`: "*" """
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which calls of a model a clause is about."""
+
+    alternatives: tuple[Unit, ...]
+    span: Span
+    capture: str | None = None
+    scopes: tuple[tuple[Unit, ...], ...] = ()
+    """`in A in B`: the call lies inside a module that each of these selects"""
+    excluded: tuple[Unit, ...] = ()
+    """`except A | B`: the call is none of these and lies inside none of them"""
+    where: Expression | None = None

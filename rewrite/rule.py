@@ -1,0 +1,68 @@
+"""A resolved rule file: `Program`, and the `Clause`s it runs in order. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rewrite.actions import Action
+from rewrite.errors import Diagnostic
+from rewrite.expression import Expression
+from rewrite.pattern import Selector
+from rewrite.source import Span
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many matches a clause must have: `expect 13 matches`, `expect 3.. matches`, `expect any matches`."""
+
+    low: int = 1
+    high: int | None = None
+    span: Span | None = None
+    """None: nothing is written in the file, and at least one match is wanted"""
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"at least {self.low}" if self.low else "any number"
+        return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One rule: where, and what happens there.
+
+    `header` is None for a statement on its own (`remove Dropout`), whose one action then applies to each match itself.
+    """
+
+    header: Literal["after", "before", "between", "at"] | None
+    selector: Selector
+    actions: tuple[Action, ...]
+    text: str
+    """canonical text on one line: shown in reports, and what makes the seed of new weights"""
+    span: Span
+    second: Selector | None = None
+    """`between A and B`: B"""
+    count: Count = field(default_factory=Count)
+    rule: str | None = None
+    """name of the `rule` block around it"""
+
+
+@dataclass(frozen=True)
+class OutputPromise:
+    """`expect output (_, 10)`: the shape of the model's output after the rewrite; None in a shape is `_`, any size."""
+
+    shape: tuple[int | None, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
+class Program:
+    """One rule file, resolved."""
+
+    name: str
+    clauses: tuple[Clause, ...]
+    output: OutputPromise | None = None
+    constants: Mapping[str, object] = field(default_factory=dict)
+    """values of `param` and `let`"""
+    warnings: tuple[Diagnostic, ...] = ()

@@ -1,0 +1,1 @@
+"""The vocabulary: every operation that rules can name, looked up by name, family or spelling."""

@@ -1,0 +1,106 @@
+"""`Operation`: one row of the vocabulary, all that rules and backends know about a kind of layer.
+
+No framework is imported here: spellings and signatures are text, and each backend resolves its own column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+
+class Shape(Enum):
+    """How the shape of an operation's main output follows from its inputs."""
+
+    SAME = "same"
+    """that of the first input, element by element: activations, norms, dropouts"""
+    CHANNELS = "channels"
+    """batch and channels (axes 0 and 1) of the first input stay, the rest may change: pools, padding, up-sampling"""
+    BROADCAST = "broadcast"
+    """the inputs broadcast against each other: add, mul"""
+    CAT = "cat"
+    """the inputs joined along `dim`"""
+    SPLIT = "split"
+    """pieces of the input along `dim`"""
+    OTHER = "other"
+    """anything else; sizes that are known stand in `writes`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One constructor parameter: its name, and its default unless it is required."""
+
+    name: str
+    required: bool = True
+    default: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation in every spelling.
+
+    Axes count as in a tensor shape with the batch in front: 1 is the channel axis, -1 the last.
+    """
+
+    name: str
+    """the name in rules, the class name of `torch.nn` where there is one"""
+    family: str | None = None
+    """`conv`, `linear`, `norm`, `activation`, `pool`, `dropout`, `merge`, or none of these"""
+    signature: str | None = None
+    """constructor parameters as they stand in the class's own `__init__`, without device and dtype;
+    None: this operation cannot be inserted (a merge, an indexing)"""
+    shape: Shape = Shape.OTHER
+    reads: Mapping[str, int] = field(default_factory=dict)
+    """constructor argument -> the input axis whose size it must equal; -1 on `normalized_shape` means trailing axes"""
+    writes: Mapping[str, int] = field(default_factory=dict)
+    """constructor argument -> the output axis whose size it sets"""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """constructor argument -> the argument whose value it takes when an `insert` leaves it out (`out_channels` -> `in_channels`)"""
+    rank: int | None = None
+    """number of axes of the input, batch included, where the operation fixes it (`Conv2d`: 4)"""
+    commutative: bool = False
+    statistics: bool = False
+    """keeps moving statistics (BatchNorm)"""
+    ports: tuple[str, ...] = ("input",)
+    """names of the tensor inputs, in order; a merge takes numbers instead"""
+    outputs: int = 1
+    """how many values a call returns; of several, the first is the main one"""
+    module: str | None = None
+    """PyTorch: dotted name of the module class"""
+    functions: Mapping[str, str] = field(default_factory=dict)
+    """PyTorch: dotted name of a function -> its parameters, tensors included"""
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """PyTorch: name of a `torch.Tensor` method -> its parameters behind `self`"""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The constructor's parameters in order."""
+        return parse_signature(self.signature) if self.signature is not None else ()
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether a call joins several values."""
+        return self.family == "merge"
+
+
+def parse_signature(text: str) -> tuple[Parameter, ...]:
+    """`"p=0.5, inplace=False"` as parameters; defaults are Python literals, read with `ast.literal_eval`."""
+    import ast  # only when a signature is asked for: starting the command line does not pay for it
+
+    if not text.strip():
+        return ()
+    arguments = ast.parse(f"f(lambda {text}: 0)", mode="eval").body.args[0].args  # type: ignore[attr-defined]
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    required = len(names) - len(arguments.defaults)
+    found = [Parameter(name) for name in names[:required]]
+    found += [
+        Parameter(name, False, ast.literal_eval(value))
+        for name, value in zip(names[required:], arguments.defaults, strict=True)
+    ]
+    found += [
+        Parameter(argument.arg, value is None, None if value is None else ast.literal_eval(value))
+        for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    ]
+    return tuple(found)
