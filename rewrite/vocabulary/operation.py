@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-
+from functools import cache
 
 
 class Shape(Enum):
     """How the shape of an operation's main output follows from its inputs."""
 
     SAME = "same"
-    """that of the first input, element by element: activations, norms, dropouts"""
+    """that of the first input, axis by axis: activations, norms, dropouts"""
     CHANNELS = "channels"
     """batch and channels (axes 0 and 1) of the first input stay, the rest may change: pools, padding, up-sampling"""
     BROADCAST = "broadcast"
@@ -30,22 +30,26 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One constructor parameter: its name, and its default unless it is required."""
+    """One parameter of a signature: its name, and its default unless it is required."""
 
     name: str
     required: bool = True
     default: object = None
+    keyword_only: bool = False
+    variadic: bool = False
+    """takes any number of positional values (`*shape`); never required"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation in every spelling.
+    """One operation in every spelling. Rows are compared by identity: there is one of each.
 
     Axes count as in a tensor shape with the batch in front: 1 is the channel axis, -1 the last.
     """
 
     name: str
-    """the name in rules, the class name of `torch.nn` where there is one"""
+    """the name in rules: the class name of `torch.nn` where there is one, else the function's in lower case; a function
+    that may be any of several layers is named by its spelling (`F.batch_norm`)"""
     family: str | None = None
     """`conv`, `linear`, `norm`, `activation`, `pool`, `dropout`, `merge`, or none of these"""
     signature: str | None = None
@@ -53,20 +57,26 @@ class Operation:
     None: this operation cannot be inserted (a merge, an indexing)"""
     shape: Shape = Shape.OTHER
     reads: Mapping[str, int] = field(default_factory=dict)
-    """constructor argument -> the input axis whose size it must equal; -1 on `normalized_shape` means trailing axes"""
+    """constructor argument -> the axis of the first input whose size it must equal; -1 on `normalized_shape` means
+    trailing axes"""
     writes: Mapping[str, int] = field(default_factory=dict)
-    """constructor argument -> the output axis whose size it sets"""
+    """constructor argument -> the axis of the main output whose size it sets"""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """constructor argument -> the argument whose value it takes when an `insert` leaves it out (`out_channels` -> `in_channels`)"""
+    """constructor argument -> the argument whose value it takes when an `insert` leaves it out (`out_channels` ->
+    `in_channels`)"""
     rank: int | None = None
-    """number of axes of the input, batch included, where the operation fixes it (`Conv2d`: 4)"""
+    """number of axes of a batched input, where the operation fixes it (`Conv2d`: 4); what is said of axes is said of
+    such an input"""
     commutative: bool = False
     statistics: bool = False
-    """keeps moving statistics (BatchNorm)"""
+    """keeps moving statistics where it is built to (`BatchNorm2d`; `InstanceNorm2d` with `track_running_stats`)"""
+    composite: bool = False
+    """a block made of layers that rules want to reach (`TransformerEncoderLayer`): a backend looks inside it"""
     ports: tuple[str, ...] = ("input",)
-    """names of the tensor inputs, in order; a merge takes numbers instead"""
+    """names of the tensor inputs, in order; in a function they are its first parameters; a merge has none, its inputs
+    go by number"""
     outputs: int = 1
-    """how many values a call returns; of several, the first is the main one"""
+    """how many values a call returns; of several, the first is the main one; 0: as many as it makes (`chunk`)"""
     module: str | None = None
     """PyTorch: dotted name of the module class"""
     functions: Mapping[str, str] = field(default_factory=dict)
@@ -85,22 +95,27 @@ class Operation:
         return self.family == "merge"
 
 
+@cache
 def parse_signature(text: str) -> tuple[Parameter, ...]:
     """`"p=0.5, inplace=False"` as parameters; defaults are Python literals, read with `ast.literal_eval`."""
     import ast  # only when a signature is asked for: starting the command line does not pay for it
 
     if not text.strip():
         return ()
-    arguments = ast.parse(f"f(lambda {text}: 0)", mode="eval").body.args[0].args  # type: ignore[attr-defined]
-    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
-    required = len(names) - len(arguments.defaults)
-    found = [Parameter(name) for name in names[:required]]
+    function = ast.parse(f"lambda {text}: 0", mode="eval").body
+    assert isinstance(function, ast.Lambda)
+    arguments = function.args
+    positional = (*arguments.posonlyargs, *arguments.args)
+    required = len(positional) - len(arguments.defaults)
+    found = [Parameter(argument.arg) for argument in positional[:required]]
     found += [
-        Parameter(name, False, ast.literal_eval(value))
-        for name, value in zip(names[required:], arguments.defaults, strict=True)
+        Parameter(argument.arg, False, ast.literal_eval(value))
+        for argument, value in zip(positional[required:], arguments.defaults, strict=True)
     ]
+    if arguments.vararg is not None:
+        found.append(Parameter(arguments.vararg.arg, required=False, default=(), variadic=True))
     found += [
-        Parameter(argument.arg, value is None, None if value is None else ast.literal_eval(value))
+        Parameter(argument.arg, value is None, None if value is None else ast.literal_eval(value), keyword_only=True)
         for argument, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     return tuple(found)
