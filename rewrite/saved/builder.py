@@ -1,0 +1,154 @@
+"""Models by the name of what builds them: `torchvision:resnet50`, with weights `torchvision:resnet50@FILE`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from rewrite.errors import Diagnostic, nearest
+from rewrite.saved import unreadable
+from rewrite.saved.content import Content, content_of, damaged
+from rewrite.saved.output import reason
+from rewrite.saved.safetensors_file import read_safetensors
+from rewrite.saved.unpickle import unpickle
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_SHOWN = 5
+
+
+def is_builder(spec: str) -> bool:
+    """Whether `spec` names a builder (`family:name`) and not a file."""
+    family, colon, _ = spec.partition(":")
+    # One letter is a drive on Windows.
+    return bool(colon) and len(family) > 1 and family.isidentifier() and not os.path.exists(spec)
+
+
+def build(spec: str, *, seed: int = 0) -> torch.nn.Module:
+    """The model of `family:name`, or of `family:name@weights`.
+
+    Args:
+        spec: as above; the weights are a state_dict in a file of torch.save or of safetensors.
+        seed: of the first weights, where no weights are given.
+
+    Raises:
+        SafetyError: RW505 no such builder, RW504 the weights cannot be read or do not fit, RW502 they hold code.
+    """
+    family, _, rest = spec.partition(":")
+    name, at, weights = rest.partition("@")
+    if family != "torchvision":
+        raise Diagnostic(
+            "RW505", f"there is no family of builders `{family}`", help="builders are `torchvision:NAME`"
+        ).error()
+    state = read_weights(weights) if at else None
+    builder = getattr(_torchvision().models, "get_model_builder")  # noqa: B009  (no types are there)
+    try:
+        make = builder(name)
+    except ValueError:
+        raise _unknown(name).error() from None
+    model = _make(name, make, seed)
+    if state is not None:
+        _load(model, state, f"{family}:{name}", weights)
+    return model
+
+
+def read_weights(path: str) -> dict[str, torch.Tensor]:
+    """The state_dict in the file at `path`.
+
+    Raises:
+        SafetyError: RW504 there is none, or none alone; RW502 the file holds code.
+    """
+    if content_of(path) is Content.SAFETENSORS:
+        return read_safetensors(path)
+    found = unpickle(path, modules=False)
+    if not isinstance(found, dict):
+        raise unreadable(f"`{path}` holds a value of type {type(found).__name__}, no state_dict").error()
+    others = [str(key) for key, value in found.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        keys = ", ".join(f"`{key}`" for key in others[:_SHOWN])
+        raise unreadable(
+            f"`{path}` holds more than a state_dict",
+            f"these are no tensors: {keys}{', ...' if len(others) > _SHOWN else ''}",
+            help="save the state_dict by itself: torch.save(model.state_dict(), ...)",
+        ).error()
+    return found
+
+
+def _make(name: str, make: object, seed: int) -> torch.nn.Module:
+    """Calls a builder so that it neither downloads weights nor warns."""
+    assert callable(make)
+    keywords: dict[str, object] = {"weights": None}
+    if "weights_backbone" in inspect.signature(make).parameters:
+        keywords["weights_backbone"] = None  # else pretrained ones are fetched, whatever `weights` says
+    if name.endswith(("googlenet", "inception_v3")):
+        keywords["init_weights"] = False  # left open, it warns and spends seconds in a truncated normal of its own
+    torch.manual_seed(seed)
+    try:
+        model = make(**keywords)
+    except Exception as error:
+        raise unreadable(f"`torchvision:{name}` cannot be built: {reason(error)}").error() from error
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def _torchvision() -> ModuleType:
+    from rewrite.backends.torch import torchvision_schemas
+
+    try:
+        torchvision_schemas.declare()
+    except ImportError:
+        raise Diagnostic(
+            "RW505", "torchvision is not installed", help="`pip install 'rewrite-fx[vision]'` installs it"
+        ).error() from None
+    import torchvision
+
+    module: ModuleType = torchvision
+    return module
+
+
+def _unknown(name: str) -> Diagnostic:
+    known = _torchvision().models.list_models()
+    close = nearest(name, known)
+    if close:
+        helps = "did you mean " + ", ".join(f"`torchvision:{one}`" for one in close) + "?"
+    else:
+        helps = f"there are {len(known)}, from `torchvision:{known[0]}` to `torchvision:{known[-1]}`"
+    return Diagnostic("RW505", f"torchvision has no builder `{name}`", help=helps)
+
+
+def _load(model: torch.nn.Module, state: Mapping[str, torch.Tensor], spec: str, path: str) -> None:
+    """Puts all of `state` into `model`, or says everything that does not fit."""
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"`{key}` is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    notes = [
+        f"{title} {len(keys)}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
+        for title, keys in (
+            ("keys that the file lacks,", [f"`{key}`" for key in missing]),
+            ("keys that the model lacks,", [f"`{key}`" for key in unexpected]),
+            ("other shapes,", shapes),
+        )
+        if keys
+    ]
+    if notes:
+        raise unreadable(
+            f"weights `{path}` do not fit `{spec}`", *notes, help="give the weights of a model that this builder made"
+        ).error()
+    if not hasattr(state, "_metadata"):
+        # Versions of the layers' own formats: a file that lost them fits the layers as they are, by the check above.
+        own.update(state)
+        state = own
+    try:
+        model.load_state_dict(state)
+    except Exception as error:
+        raise damaged(path, reason(error)).error() from error
