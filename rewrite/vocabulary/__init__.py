@@ -11,6 +11,7 @@ one row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 from rewrite.vocabulary.activations import ACTIVATIONS
@@ -75,6 +76,7 @@ _SHORT = {"torch.nn.functional.": "F.", "torch.nn.": "nn.", "torch.Tensor.": "Te
 _LONG = {short: long for long, short in _SHORT.items()}
 
 
+@cache
 def _aliases() -> dict[str, Operation]:
     """Function and method names that lead to one row, and to a row that is itself known by a plain name."""
     owners: dict[str, set[Operation]] = {}
@@ -88,9 +90,6 @@ def _aliases() -> dict[str, Operation]:
     return found
 
 
-_ALIASES = _aliases()
-
-
 def find(name: str) -> Operation | None:
     """The operation that a rule means by an unqualified name.
 
@@ -101,12 +100,16 @@ def find(name: str) -> Operation | None:
         The row, or None where the name is unknown or fits several rows (`batch_norm`).
 
     """
-    return OPERATIONS.get(name) or _ALIASES.get(name)
+    return OPERATIONS.get(name) or _aliases().get(name)
 
 
 def by_module(dotted: str) -> Operation | None:
-    """The operation of a module class, by its public or its full name (`torch.nn.modules.conv.Conv2d`)."""
-    return _MODULES.get(_public(dotted))
+    """The operation of a module class, by its public or its full name (`torch.nn.modules.conv.Conv2d`).
+
+    A lazy layer is its operation before its sizes are known: `LazyBatchNorm2d` is no subclass of `BatchNorm2d`, but
+    becomes one at its first call.
+    """
+    return _MODULES.get(_public(dotted).replace("torch.nn.Lazy", "torch.nn.", 1))
 
 
 def by_function(dotted: str) -> Operation | None:

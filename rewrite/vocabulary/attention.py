@@ -1,13 +1,12 @@
-"""Attention, and the Transformer blocks built around it."""
+"""Attention.
+
+`nn.TransformerEncoderLayer` and its kin have no rows: they are built from layers that rules reach into, and an operation
+is one step that nobody looks inside of.
+"""
 
 from __future__ import annotations
 
 from rewrite.vocabulary.operation import Operation, Shape
-
-_LAYER = (
-    "d_model, nhead, dim_feedforward=2048, dropout=0.1, activation='relu', layer_norm_eps=1e-05, batch_first=False, "
-    "norm_first=False, bias=True"
-)
 
 ATTENTION = (
     Operation(
@@ -35,55 +34,5 @@ ATTENTION = (
             "torch.nn.functional.scaled_dot_product_attention": "query, key, value, attn_mask=None, dropout_p=0.0, "
             "is_causal=False, *, scale=None, enable_gqa=False"
         },
-    ),
-    Operation(
-        "TransformerEncoderLayer",
-        signature=_LAYER,
-        shape=Shape.SAME,
-        reads={"d_model": -1},
-        rank=3,
-        composite=True,
-        ports=("src",),
-        module="torch.nn.TransformerEncoderLayer",
-    ),
-    Operation(
-        "TransformerDecoderLayer",
-        signature=_LAYER,
-        shape=Shape.SAME,
-        reads={"d_model": -1},
-        rank=3,
-        composite=True,
-        ports=("tgt", "memory"),
-        module="torch.nn.TransformerDecoderLayer",
-    ),
-    Operation(
-        "TransformerEncoder",
-        signature="encoder_layer, num_layers, norm=None, enable_nested_tensor=True, mask_check=True",
-        shape=Shape.SAME,
-        rank=3,
-        composite=True,
-        ports=("src",),
-        module="torch.nn.TransformerEncoder",
-    ),
-    Operation(
-        "TransformerDecoder",
-        signature="decoder_layer, num_layers, norm=None",
-        shape=Shape.SAME,
-        rank=3,
-        composite=True,
-        ports=("tgt", "memory"),
-        module="torch.nn.TransformerDecoder",
-    ),
-    Operation(
-        "Transformer",
-        signature="d_model=512, nhead=8, num_encoder_layers=6, num_decoder_layers=6, dim_feedforward=2048, "
-        "dropout=0.1, activation='relu', custom_encoder=None, custom_decoder=None, layer_norm_eps=1e-05, "
-        "batch_first=False, norm_first=False, bias=True",
-        writes={"d_model": -1},
-        reads={"d_model": -1},
-        rank=3,
-        composite=True,
-        ports=("src", "tgt"),
-        module="torch.nn.Transformer",
     ),
 )

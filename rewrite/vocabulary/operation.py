@@ -70,8 +70,6 @@ class Operation:
     commutative: bool = False
     statistics: bool = False
     """keeps moving statistics where it is built to (`BatchNorm2d`; `InstanceNorm2d` with `track_running_stats`)"""
-    composite: bool = False
-    """a block made of layers that rules want to reach (`TransformerEncoderLayer`): a backend looks inside it"""
     ports: tuple[str, ...] = ("input",)
     """names of the tensor inputs, in order; in a function they are its first parameters; a merge has none, its inputs
     go by number"""
