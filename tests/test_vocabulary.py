@@ -588,3 +588,24 @@ def test_a_norm_without_a_rank_keeps_the_shape(name: str) -> None:
     for rank in (3, 4, 5):
         value = torch.rand(SHAPES[rank])
         assert function(value, torch.zeros(4), torch.ones(4)).shape == value.shape
+
+
+def test_what_a_trace_records_is_found() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+            x = nn.functional.conv2d(x, weight)
+            x = nn.functional.gelu(x)
+            x += nn.functional.relu(x, inplace=True)
+            x = nn.functional.max_pool2d(x, 2)
+            x = nn.functional.avg_pool2d(x, 2) * 2
+            x = nn.functional.adaptive_max_pool2d(x, 2).sigmoid_()
+            a, b = nn.functional.dropout(x, 0.1).chunk(2, dim=1)
+            return nn.functional.softplus(torch.cat([a, b], 1) @ torch.flatten(x, 1))
+
+    objects = {id(resolve(dotted)): row for row, dotted in FUNCTIONS}
+    nodes = [node for node in torch.fx.symbolic_trace(Net()).graph.nodes if node.op.startswith("call")]
+    rows = [by_method(node.target) if node.op == "call_method" else objects.get(id(node.target)) for node in nodes]
+    assert [row.name if row else None for row in rows] == [
+        *("Conv2d", "GELU", "ReLU", "add", "MaxPool2d", "AvgPool2d", "mul", "AdaptiveMaxPool2d", "Sigmoid", "Dropout"),
+        *("chunk", "getitem", "getitem", "cat", "Flatten", "matmul", "Softplus"),
+    ]

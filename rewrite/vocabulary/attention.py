@@ -1,7 +1,7 @@
 """Attention.
 
-`nn.TransformerEncoderLayer` and its kin have no rows: they are built from layers that rules reach into, and an operation
-is one step that nobody looks inside of.
+`nn.TransformerEncoderLayer` and its kin have no rows: they are built from layers that rules reach into, and an
+operation is one step that nobody looks inside of.
 """
 
 from __future__ import annotations
