@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from rewrite.errors import Diagnostic
+from rewrite.source import printable
 
 FORMAT_VERSION = 1
 """of the JSON form; it grows when a reader of the old form could go wrong"""
@@ -80,3 +82,115 @@ class Report:
     def sites(self) -> int:
         """Number of sites over all clauses."""
         return sum(len(clause.sites) for clause in self.clauses)
+
+    def as_json(self) -> dict[str, object]:
+        """The JSON form: nothing is cut short in it."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "rules": self.rules,
+            "clauses": [asdict(clause) for clause in self.clauses],
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "new_parameters": self.new_parameters,
+            "frozen_parameters": self.frozen_parameters,
+            "removed_keys": list(self.removed_keys),
+            "new_keys": list(self.new_keys),
+            "output": self.output,
+            "warnings": [warning.as_json() for warning in self.warnings],
+            "opaque": [{"path": path, "reason": why} for path, why in self.scopes],
+        }
+
+    def render(self, *, end: bool = True) -> str:
+        """The text form, a site or a fact per line. Warnings are left out: they have a text of their own.
+
+        Args:
+            end: whether the table of totals and the line about the output, which come last, are wanted.
+        """
+        blocks = [_clause_text(clause) for clause in self.clauses]
+        blocks.append(_keys_text(self))
+        if self.scopes:
+            lines = [f"{path or '(the model)'}  {why}" for path, why in self.scopes]
+            title = f"{_many(len(lines), 'module')} whose forward was not captured; layers in them are seen one by one:"
+            blocks.append([title, *_some(lines)])
+        if end:
+            blocks.append([*_columns(totals_table(self)), *([f"output: {self.output}"] if self.output else [])])
+        return "\n\n".join("\n".join(map(printable, block)) for block in blocks if block)
+
+
+def totals_table(report: Report) -> list[tuple[str, str, str, str]]:
+    """Rows of the table at the end: heading, before, after, difference."""
+    rows = [("", "before", "after", "change")]
+    names = {"operations": "operations", "layers": "layers", "parameters": "parameters", "trainable": "trainable"}
+    for field_name, title in names.items():
+        before, after = getattr(report.before, field_name), getattr(report.after, field_name)
+        rows.append((title, f"{before:,}", f"{after:,}", f"{after - before:+,}" if after != before else "0"))
+    return rows
+
+
+_MOST_LINES = 12
+"""of near misses, keys and modules in the text form; the JSON form has all"""
+
+
+def _clause_text(clause: ClauseReport) -> list[str]:
+    lines = [f"{clause.place}: {clause.text}"]
+    if clause.skipped:
+        lines.append("  skipped: the model has this clause applied already")
+        return lines
+    lines.append(f"  {_many(len(clause.sites), 'site')}")
+    lines += _site_lines(clause.sites)
+    if clause.other_mode:
+        mode = clause.other_mode[0].mode or "the other"
+        lines.append(f"  {_many(len(clause.other_mode), 'further site')} in {mode} mode only")
+        lines += _site_lines(clause.other_mode)
+    if clause.misses:
+        lines.append(f"  {_many(len(clause.misses), 'near miss', 'near misses')}")
+        lines += _some(list(clause.misses), indent="    ")
+    return lines
+
+
+def _site_lines(sites: tuple[Site, ...]) -> list[str]:
+    rows = []
+    for site in sites:
+        changes = "; ".join(site.changes)
+        if site.inferred:
+            changes += "  [" + ", ".join(f"{name}={value!r}" for name, value in site.inferred.items()) + " inferred]"
+        rows.append((site.path, site.spelling, changes))
+    return [f"    {line}" for line in _columns(rows, numbers=False)]
+
+
+def _keys_text(report: Report) -> list[str]:
+    lines = [
+        f"new parameters: {report.new_parameters:,}",
+        f"frozen parameters: {report.frozen_parameters:,}",
+    ]
+    for title, keys in (("new", report.new_keys), ("removed", report.removed_keys)):
+        if keys:
+            lines += [f"{title} keys of the state_dict: {len(keys)}", *_some(list(keys))]
+    return lines
+
+
+def _some(lines: list[str], indent: str = "  ") -> list[str]:
+    """The first of `lines`, and how many more there are."""
+    shown = [f"{indent}{line}" for line in lines[:_MOST_LINES]]
+    left = len(lines) - _MOST_LINES
+    if left > 0:
+        shown.append(f"{indent}... and {left:,} more; --json lists them all")
+    return shown
+
+
+def _many(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def _columns(rows: Sequence[tuple[str, ...]], *, numbers: bool = True) -> list[str]:
+    """`rows` as lines, every column as wide as its widest cell; numbers stand right in theirs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if numbers and index else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

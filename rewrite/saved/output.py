@@ -33,6 +33,11 @@ class Output:
     suffix: str
     force: bool
 
+    @property
+    def form(self) -> str:
+        """What is written there."""
+        return "state_dict, safetensors" if self.suffix == ".safetensors" else "whole model, torch.save"
+
     def write(self, fill: Callable[[str], str]) -> str:
         """Lets `fill` write a temporary file and, once that is safely on the disk, renames it to the place.
 

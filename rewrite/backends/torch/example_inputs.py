@@ -1,0 +1,34 @@
+"""Example inputs from their shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+InputSpec = tuple[str | None, tuple[int, ...], str]
+"""name of the argument (None: by position), sizes, dtype"""
+
+Examples = tuple[object, ...]
+
+
+def make_examples(specs: Sequence[InputSpec], *, seed: int = 0) -> Examples:
+    """One tensor per spec: positional ones in order, and those with a name in a dict behind them.
+
+    Floating point numbers are standard normal. Integers and booleans are 0 or 1, which is valid as a class, a token
+    or a mask of nearly every model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    positional: list[torch.Tensor] = []
+    named: dict[str, torch.Tensor] = {}
+    for name, sizes, dtype_name in specs:
+        dtype: torch.dtype = getattr(torch, dtype_name)
+        if dtype.is_floating_point:
+            tensor = torch.randn(sizes, generator=generator).to(dtype)
+        else:
+            tensor = torch.randint(0, 2, sizes, generator=generator).to(dtype)
+        if name is None:
+            positional.append(tensor)
+        else:
+            named[name] = tensor
+    return (*positional, named) if named else tuple(positional)
