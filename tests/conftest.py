@@ -4,60 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
+from hypothesis import HealthCheck
+
+from rewrite.backends.torch import torchvision_schemas
 
 torch.set_num_threads(1)
 
-_QUIET = [
-    hypothesis.HealthCheck.too_slow,
-    hypothesis.HealthCheck.data_too_large,
-    hypothesis.HealthCheck.filter_too_much,
-]
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+"""networks are large draws; none of these checks says that a test is wrong"""
 
 hypothesis.settings.register_profile(
-    "fast", max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=_QUIET
+    "fast", max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=_SLOW
 )
 hypothesis.settings.register_profile(
-    "long", max_examples=1000, deadline=None, database=None, suppress_health_check=_QUIET, print_blob=True
+    "long", max_examples=1000, deadline=None, database=None, suppress_health_check=_SLOW, print_blob=True
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-_schemas: list[torch.library.Library] = []
-"""kept alive: the declarations end with the object that made them"""
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    declare_torchvision()
-
-
-def declare_torchvision() -> None:
-    """Declare the operators that a torchvision built for another device expects, where they are missing."""
-    try:
-        from rewrite.backends.torch import torchvision_schemas
-    except ImportError:
-        with contextlib.suppress(ImportError):
-            _declare_where_import_fails()
-    else:
+    with contextlib.suppress(ImportError):  # torchvision is an extra; its tests skip themselves
         torchvision_schemas.declare()
-
-
-def _declare_where_import_fails() -> None:
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _schemas.append(library)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

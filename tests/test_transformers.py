@@ -1,0 +1,144 @@
+"""Transformers models with tiny configurations: their forwards cannot be captured, their layers can be edited."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from counting import calls, tensors
+from torch import Tensor, nn
+
+from rewrite import Rules, apply_rules, get_report
+
+transformers = pytest.importorskip("transformers")
+
+RULES = Rules("after Linear: insert Dropout(0.1)")
+
+
+def _ids(length: int = 6) -> Tensor:
+    return torch.arange(2 * length).view(2, length) % 7 + 1
+
+
+def bert() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+    )
+    return transformers.BertForSequenceClassification(config), {"input_ids": _ids()}
+
+
+def llama() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.LlamaConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=16,
+    )
+    return transformers.LlamaForCausalLM(config), {"input_ids": _ids()}
+
+
+def vit() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=8,
+        patch_size=4,
+        num_labels=3,
+    )
+    return transformers.ViTForImageClassification(config), {"pixel_values": torch.ones(2, 3, 8, 8)}
+
+
+def t5() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.T5Config(
+        vocab_size=11, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    return transformers.T5ForConditionalGeneration(config), {"input_ids": _ids(), "decoder_input_ids": _ids(4)}
+
+
+def whisper() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.WhisperConfig(
+        vocab_size=11,
+        num_mel_bins=4,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_source_positions=8,
+        max_target_positions=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    model = transformers.WhisperForConditionalGeneration(config)
+    return model, {"input_features": torch.ones(2, 4, 16), "decoder_input_ids": _ids(4)}
+
+
+def gpt2() -> tuple[nn.Module, dict[str, Tensor]]:
+    config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=2, n_head=2)
+    return transformers.GPT2LMHeadModel(config), {"input_ids": _ids()}
+
+
+def outputs(model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """Every tensor of the output; caches and other objects in it are no tensors."""
+    with torch.no_grad():
+        return [value for _, value in tensors(dict(model(**inputs)))]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def check(make: Callable[[], Any], rules: Rules, kinds: dict[type, str], **options: Any) -> None:
+    """Sites as counted, outputs equal in eval, dropout active in training, keys and class kept."""
+    torch.manual_seed(3)
+    model, inputs = make()
+    model = model.eval()
+    for part in model.modules():  # the only dropout in training shall be the new one
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop", "dropout_rate"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+    found = calls(model, inputs, kinds)
+    sites = sum(call.operation == "Linear" for call in found)
+    was = outputs(model, inputs)
+    keys = list(model.state_dict())
+    result = apply_rules(model, rules, **options)
+    assert get_report(result).sites == sites > 0
+    assert isinstance(result, type(model))
+    assert list(result.state_dict()) == keys
+    dropouts = sum(call.operation == "Dropout" for call in calls(result, inputs, kinds))
+    assert dropouts == sites + sum(call.operation == "Dropout" for call in found)
+    assert same(was, outputs(result, inputs))
+    assert same(was, outputs(model, inputs))
+    training = copy.deepcopy(model).train()
+    assert same(outputs(training, inputs), outputs(training, inputs))
+    training = copy.deepcopy(result).train()
+    assert not same(outputs(training, inputs), outputs(training, inputs))
+
+
+@pytest.mark.parametrize("make", [bert, llama, vit, t5, whisper])
+def test_dropout_behind_every_linear(make: Callable[[], Any]) -> None:
+    check(make, RULES, {})
+
+
+def test_a_class_of_its_own_given_by_name() -> None:
+    kind = transformers.pytorch_utils.Conv1D
+    rules = Rules("after Linear | Conv1D: insert Dropout(0.1)")
+    check(gpt2, rules, {kind: "Linear"}, modules={"Conv1D": kind})
+
+
+def test_a_class_of_its_own_by_dotted_name() -> None:
+    kind = transformers.pytorch_utils.Conv1D
+    rules = Rules("after Linear | transformers.pytorch_utils.Conv1D: insert Dropout(0.1)")
+    check(gpt2, rules, {kind: "Linear"})
