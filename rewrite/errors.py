@@ -91,6 +91,7 @@ CODES: dict[str, Code] = {
     "RW204": Code("which input", SiteError),
     "RW205": Code("one node needed, several found", SiteError),
     "RW206": Code("forward cannot be captured", SiteError),
+    "RW207": Code("call differs from the captured one", SiteError),
     "RW301": Code("no match", PlanError),
     "RW302": Code("alternative matched nothing", None, 0),
     "RW303": Code("number of matches differs from what is expected", PlanError),

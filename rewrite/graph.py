@@ -62,6 +62,8 @@ class Layer:
     """further paths of the very same module"""
     activation: str | None = None
     """name of the child or attribute that is its activation, for a class outside the vocabulary"""
+    exact: bool = True
+    """computes just what its operation computes; False for a subclass with a forward of its own"""
     uncallable: str = ""
     """why a call of this layer cannot be extended (its weights are read without calling it); empty: it can"""
 
@@ -121,7 +123,7 @@ class Node:
     composite: bool = False
     """whether calls inside this one are nodes as well"""
     outputs: int = 1
-    """how many values it returns"""
+    """how many values it returns; 0: several, how many is not fixed"""
     mode: str = ""
     """`train` or `eval` for a call that is made in that mode only"""
     training: bool = False
@@ -151,6 +153,18 @@ class Graph:
                 if operand.value.producer is not None:
                     found.setdefault(operand.value.producer.index, []).append((node, operand))
         return {index: tuple(uses) for index, uses in found.items()}
+
+    @cached_property
+    def inner_outputs(self) -> Mapping[int, tuple[Value, ...]]:
+        """index of an outer call -> the values inside it that it returns, as far as anything takes them."""
+        found: dict[int, dict[tuple[int, tuple[int | str, ...]], Value]] = {}
+        taken = [operand.value for node in self.nodes for operand in node.inputs]
+        for value in (*taken, *self.outputs):
+            if value.producer is None:
+                continue
+            for carrier in value.carriers:
+                found.setdefault(carrier.index, {})[value.producer.index, value.index] = value
+        return {index: tuple(values.values()) for index, values in found.items()}
 
     @cached_property
     def calls(self) -> Mapping[str, tuple[Node, ...]]:

@@ -1,0 +1,1 @@
+"""PyTorch models: read as scopes, written as copies."""

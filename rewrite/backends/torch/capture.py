@@ -1,0 +1,793 @@
+"""Reads the forward of every module of a model in one pass: the scopes.
+
+One `torch.fx` trace runs the whole model. Where a trace would go on into a child module, this one opens a graph of the
+child's own, runs the child's forward there, and leaves one call behind in the parent. So every module keeps its own
+forward, and one line that cannot be captured costs its own module only.
+
+A capture that would mean something else than the code it came from is refused: `Unfaithful` names the construct, the
+scope becomes opaque, and its children are captured on their own.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import inspect
+import operator
+import random
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from rewrite.backends.torch.modules import is_sequential, shallow_copy
+from rewrite.backends.torch.spellings import is_leaf, returns_view
+
+_SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_IN_PLACE = {
+    getattr(operator, name)
+    for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul")
+}
+
+
+class Unfaithful(Exception):
+    """A graph of this forward would not mean what the forward means."""
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """Leaf of an argument structure: a value that the caller supplies; `name` is that of its fx placeholder."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Leaf of an argument structure: a plain value that the capture took for granted."""
+
+    value: object
+
+
+@dataclass(frozen=True)
+class Container:
+    """Inner node of an argument structure: list, tuple or dict of further structures."""
+
+    kind: type
+    items: tuple[tuple[object, Structure], ...]
+    """(position or key, what stands there)"""
+
+
+Structure = Placeholder | Constant | Container
+
+
+@dataclass
+class Body:
+    """One captured forward."""
+
+    graph: fx.Graph
+    arguments: dict[str, Structure]
+    """parameter of `forward` -> what was passed for it"""
+    result: object
+    """what it returns: nested containers with `Slot` leaves for values and constants as they are"""
+    children: dict[fx.Node, nn.Module]
+    """module calls in the graph"""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Leaf of a result: the n-th value that a call returns."""
+
+    path: tuple[int | str, ...]
+
+
+@dataclass
+class Scope:
+    """One module's forward."""
+
+    module: nn.Module
+    path: str
+    sure: bool = True
+    """nothing was assumed about the arguments beyond what the captured caller fixes"""
+    bodies: dict[str, Body] = field(default_factory=dict)
+    """`""`: one graph for both modes; else `train` and `eval`"""
+    reason: str = ""
+    """why the forward could not be captured; empty: it could"""
+    reached: bool = False
+    """a Sequential that others index, iterate or measure, so its entries may not shift"""
+    branches: bool = False
+    """the forward asks `self.training` in Python"""
+    current: str = ""
+    """which mode of the bodies is the module's present one"""
+
+    @property
+    def kind(self) -> str:
+        """`opaque`, `list` or `graph`."""
+        if self.reason:
+            return "opaque"
+        return "list" if is_sequential(self.module) and not self.reached else "graph"
+
+    @property
+    def body(self) -> Body:
+        """The forward in the module's present mode."""
+        return self.bodies[self.current]
+
+
+@dataclass
+class Capture:
+    """Every scope of a model."""
+
+    root: nn.Module
+    paths: dict[nn.Module, tuple[str, ...]]
+    """module -> all paths it is reached by, the first one its name"""
+    scopes: dict[nn.Module, Scope]
+    read_only: dict[str, str]
+    """path of a layer whose tensors are read without calling it -> path of the module that reads them"""
+
+
+class _TrainingFlag(fx.Proxy):
+    """`self.training` during a capture: a value in the graph until Python wants to know it."""
+
+    def __bool__(self) -> bool:
+        return self.tracer.branch_on_training()  # type: ignore[attr-defined,no-any-return]
+
+
+class _ScopeProxy(fx.Proxy):
+    """A value during a capture. Augmented assignment stays in place, as it is in eager code."""
+
+
+def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    def record(self: fx.Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for _function in _IN_PLACE:
+    setattr(_ScopeProxy, f"__{_function.__name__}__", _in_place_operator(_function))
+
+
+@dataclass
+class _Frame:
+    """A forward that is being captured."""
+
+    scope: Scope
+    graph: fx.Graph
+    names: dict[nn.Module, str]
+    """submodule -> its path from the scope"""
+    twin: nn.Module
+    """the shallow copy whose forward runs: what the forward sets is set there"""
+    training: bool
+    children: dict[fx.Node, nn.Module] = field(default_factory=dict)
+    unpacked: list[fx.Node] = field(default_factory=list)
+    tensors: dict[int, str] | None = None
+    attributes: dict[str, fx.Proxy] = field(default_factory=dict)
+    branches: bool = False
+
+
+def _context() -> tuple[object, ...]:
+    """What a `with` block around some lines of a forward would change, and a graph would lose."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch._C._autograd._top_saved_tensors_default_hooks(True) is not None,
+    )
+
+
+_traced_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _traced_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """A subclass whose `training` is recorded instead of read; used for the copies that captures run on."""
+    if cls not in _traced_classes:
+
+        def get(self: nn.Module) -> object:
+            return self.__dict__["_rewrite_capturer"].training_flag(self)
+
+        def put(self: nn.Module, value: object) -> None:
+            raise Unfaithful("sets `self.training` in forward")
+
+        _traced_classes[cls] = type(cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__})
+    return _traced_classes[cls]
+
+
+_signatures: dict[object, inspect.Signature] = {}
+
+
+def forward_signature(module: nn.Module) -> inspect.Signature:
+    """Signature of the class's forward, `self` included; cached by function."""
+    function = type(module).forward
+    if function not in _signatures:
+        _signatures[function] = inspect.signature(function)
+    return _signatures[function]
+
+
+class Capturer(fx.Tracer):
+    """One pass over a model. Use `capture`."""
+
+    proxy_buffer_attributes = True
+
+    def __init__(
+        self, model: nn.Module, known: Mapping[nn.Module, Scope], example: tuple[tuple[Any, ...], dict[str, Any]] | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.example = example
+        self.known = known
+        self.frames: list[_Frame] = []
+        self.scopes: dict[nn.Module, Scope] = {}
+        self.read_only: dict[str, str] = {}
+        self.reached: set[nn.Module] = set()
+        self.paths: dict[nn.Module, tuple[str, ...]] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self.paths[module] = (*self.paths.get(module, ()), path)
+        self.module_types = {}
+
+    # ---- the pass
+
+    def run(self) -> Capture:
+        """Captures everything, each module once."""
+
+        def entry() -> None:
+            self.open_alone(self.model, self.example)
+            self.complete_modes()
+
+        generator, numbers = torch.get_rng_state(), random.getstate()
+        try:
+            with _watched_sequentials(self):
+                self.trace(entry)
+        finally:
+            torch.set_rng_state(generator)
+            random.setstate(numbers)
+        for module in self.reached:
+            if module in self.scopes:
+                self.scopes[module].reached = True
+        return Capture(self.model, self.paths, self.scopes, self.read_only)
+
+    def open_alone(
+        self, module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    ) -> None:
+        """Captures a module without a caller: its required parameters are values, the others keep their defaults."""
+        if module in self.scopes or is_leaf(module):
+            return
+        signature = forward_signature(module)
+        arguments: dict[str, Structure] = {}
+        parameters = list(signature.parameters.values())[1:]
+        sure = module is self.model
+        for parameter in parameters:
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                arguments[parameter.name] = Container(dict, ())
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                # Sequential-like containers take their one input so
+                arguments[parameter.name] = Container(tuple, ())
+            elif parameter.default is inspect.Parameter.empty:
+                arguments[parameter.name] = Placeholder(parameter.name)
+            else:
+                arguments[parameter.name] = Constant(parameter.default)
+                sure = False
+        if example is not None:
+            with contextlib.suppress(TypeError):
+                bound = signature.bind(None, *example[0], **example[1])
+                bound.apply_defaults()
+                for name, value in list(bound.arguments.items())[1:]:
+                    arguments[name] = _structure_of_example(value, name)
+        self.open(module, arguments, sure=sure)
+
+    def open(self, module: nn.Module, arguments: dict[str, Structure], *, sure: bool) -> Scope:
+        """Captures one module's forward, called with `arguments`."""
+        scope = Scope(module, self.paths[module][0], sure=sure)
+        self.scopes[module] = scope
+        if self._adopt(module, arguments, sure):
+            return self.scopes[module]
+        try:
+            frame, body = self._run_forward(scope, arguments, training=module.training)
+        except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
+            scope.reason = _describe(problem)
+            for inner in module.modules():
+                if inner in self.scopes:  # captured in the context of a forward that did not come to its end
+                    self.scopes[inner].sure = False
+            for child in self._called_children(module):
+                self.open_alone(child)
+            return scope
+        scope.branches = frame.branches
+        scope.current = ("train" if module.training else "eval") if frame.branches else ""
+        scope.bodies[scope.current] = body
+        return scope
+
+    def _called_children(self, module: nn.Module) -> Iterator[nn.Module]:
+        """Nearest descendants that have a forward of their own; a ModuleList is looked through."""
+        for child in module.children():
+            if type(child).forward is nn.Module.forward:  # a plain container
+                yield from self._called_children(child)
+            else:
+                yield child
+
+    def _adopt(self, module: nn.Module, arguments: dict[str, Structure], sure: bool) -> bool:
+        """Takes an unchanged scope, and those inside it, over from an earlier capture."""
+        known = self.known.get(module)
+        if known is None or known.reason or known.branches or known.sure != sure or known.body.arguments != arguments:
+            return False
+        inside = [child for child in module.modules() if child in self.known]
+        if any(self.known[child].reason or self.known[child].branches for child in inside):
+            return False
+        for child in inside:
+            scope = self.known[child]
+            scope.path = self.paths[child][0]
+            self.scopes[child] = scope
+            if scope.reached:
+                self.reached.add(child)
+        return True
+
+    def _run_forward(self, scope: Scope, arguments: dict[str, Structure], *, training: bool) -> tuple[_Frame, Body]:
+        module = scope.module
+        if "forward" in module.__dict__:
+            raise Unfaithful("has a `forward` set on the instance")
+        graph = fx.Graph(tracer_cls=fx.Tracer)
+        graph._graph_namespace.create_name("self", None)  # a child may be named so (transformers' BertAttention)
+        names: dict[nn.Module, str] = {}
+        for name, child in module.named_modules(remove_duplicate=False):
+            names.setdefault(child, name)
+        twin = shallow_copy(module)
+        twin.__dict__.pop("training", None)
+        twin.__dict__["_rewrite_capturer"] = self
+        before = _state(twin)
+        frame = _Frame(scope, graph, names, twin, training)
+        outer, self.graph = self.graph, graph
+        self.frames.append(frame)
+        drawn = _draws()
+        context = _context()
+        frame_context, self.context = getattr(self, "context", None), context
+        try:
+            passed = {name: self._proxies(structure) for name, structure in arguments.items()}
+            if is_sequential(module):
+                (value,) = passed.values()
+                for child in module._modules.values():
+                    value = child(value)  # type: ignore[misc]
+                result = value
+            else:
+                twin.__class__ = _traced_class(type(module))
+                result = _call(type(module).forward, twin, passed, forward_signature(module))
+            if _drawn(drawn):
+                raise Unfaithful("draws random numbers in forward")
+            if _state(twin) != before:
+                raise Unfaithful("changes the module's own state in forward")
+            shape = self._close(frame, result)
+        finally:
+            self.frames.pop()
+            self.graph = outer
+            self.context = frame_context
+        return frame, Body(graph, arguments, shape, frame.children)
+
+    def _proxies(self, structure: Structure) -> Any:
+        match structure:
+            case Placeholder(name):
+                return self.create_proxy("placeholder", name, (), {})
+            case Constant(value):
+                return value
+            case Container(kind, items):
+                values = [self._proxies(item) for _, item in items]
+                if kind is dict:
+                    return {key: value for (key, _), value in zip(items, values, strict=True)}
+                return kind(values)
+
+    def _close(self, frame: _Frame, result: object) -> object:
+        """Ends the graph with its output; returns the result's structure."""
+
+        def fold(value: object, path: tuple[int | str, ...]) -> tuple[object, object]:
+            if isinstance(value, fx.Proxy):
+                return value, Slot(path)
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                parts = [fold(item, (*path, number)) for number, item in enumerate(value)]
+                make = type(value)
+                return make(*(p for p, _ in parts)), make(*(s for _, s in parts))
+            if type(value) in (tuple, list):
+                parts = [fold(item, (*path, number)) for number, item in enumerate(value)]  # type: ignore[var-annotated,arg-type]
+                return type(value)(p for p, _ in parts), type(value)(s for _, s in parts)  # type: ignore[call-arg]
+            if type(value) in (dict, collections.OrderedDict):
+                if not all(isinstance(key, str) for key in value):  # type: ignore[attr-defined]
+                    raise Unfaithful("returns a dictionary with keys that are not strings")
+                folded = {key: fold(item, (*path, key)) for key, item in value.items()}  # type: ignore[attr-defined]
+                shape = type(value)((key, s) for key, (_, s) in folded.items())  # type: ignore[call-arg]
+                plain = {key: p for key, (p, _) in folded.items()}
+                if type(value) is dict:
+                    return plain, shape
+                made = self.create_proxy("call_function", collections.OrderedDict, (list(plain.items()),), {})
+                return made, shape
+            if isinstance(value, nn.Parameter | torch.Tensor):
+                return value, Slot(path)
+            if isinstance(value, _SIMPLE):
+                return value, value
+            raise Unfaithful(f"returns a {type(value).__module__}.{type(value).__qualname__}")
+
+        output, shape = fold(result, ())
+        frame.graph.output(self.create_arg(output))
+        for node in reversed(frame.unpacked):
+            if not node.users:
+                frame.graph.erase_node(node)
+        _order_in_place(frame.graph, frame.children)
+        return shape
+
+    # ---- both modes
+
+    def complete_modes(self) -> None:
+        """Captures the other mode of every forward that asks `self.training` in Python."""
+        done: set[nn.Module] = set()
+        while True:
+            waiting = [s for s in self.scopes.values() if s.branches and not s.reason and s.module not in done]
+            if not waiting:
+                return
+            for scope in waiting:
+                done.add(scope.module)
+                self._capture_other_mode(scope)
+
+    def _capture_other_mode(self, scope: Scope) -> None:
+        other = "eval" if scope.current == "train" else "train"
+        try:
+            _, body = self._run_forward(scope, scope.body.arguments, training=other == "train")
+        except Exception as problem:
+            scope.reason = f"in {other} mode: {_describe(problem)}"
+            return
+        scope.bodies[other] = body
+        if body.result != scope.body.result:
+            # A caller that takes the result apart was captured with the other structure: it depends on the mode too.
+            for caller in self.scopes.values():
+                if caller.reason or caller.branches:
+                    continue
+                if any(child is scope.module for child in caller.body.children.values()):
+                    mode = "train" if caller.module.training else "eval"
+                    caller.bodies = {mode: caller.body}
+                    caller.branches, caller.current = True, mode
+
+    def branch_on_training(self) -> bool:
+        """Answers `if self.training:` for the innermost forward and remembers that it asked."""
+        frame = self.frames[-1]
+        frame.branches = True
+        return frame.training
+
+    def training_flag(self, twin: nn.Module) -> fx.Proxy:
+        """`self.training` as a value in the innermost graph."""
+        frame = self.frames[-1]
+        if frame.twin is not twin:
+            raise Unfaithful("reads the mode of another module")
+        if "training" not in frame.attributes:
+            node = self.create_node("get_attr", "training", (), {})
+            frame.unpacked.append(node)
+            frame.attributes["training"] = _TrainingFlag(node, self)
+        return frame.attributes["training"]
+
+    # ---- hooks of fx
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _ScopeProxy(node, self)
+
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
+        node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
+        if self.frames:
+            if _context() != self.context:
+                raise Unfaithful("a `with` block (no_grad, autocast, checkpoint or the like) around some of its lines")
+            graph = self.graph
+            for source in node._input_nodes:
+                if source.graph is not graph:
+                    raise Unfaithful("uses a value of another module's forward")
+        return node
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor):
+            name = self._tensor_name(a)
+            if name is None:
+                raise Unfaithful("a tensor is made in forward")
+            return self._attribute(name).node
+        if isinstance(a, torch.device):
+            return a
+        return super().create_arg(a)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if not self.frames or not isinstance(attr_val, torch.Tensor):
+            return attr_val
+        name = self._tensor_name(attr_val)
+        if name is None:
+            raise Unfaithful(f"reads `{attr}` of a module that is not its child")
+        return self._attribute(name)
+
+    def _attribute(self, name: str) -> fx.Proxy:
+        frame = self.frames[-1]
+        if name not in frame.attributes:
+            owner = name.rpartition(".")[0]
+            if owner:
+                path = f"{frame.scope.path}.{owner}".lstrip(".")
+                self.read_only.setdefault(path, frame.scope.path)
+                self._reach(frame.scope.module.get_submodule(owner))
+            frame.attributes[name] = self.create_proxy("get_attr", name, (), {})
+            frame.unpacked.append(frame.attributes[name].node)
+        return frame.attributes[name]
+
+    def _tensor_name(self, tensor: torch.Tensor) -> str | None:
+        frame = self.frames[-1]
+        if frame.tensors is None:
+            frame.tensors = {}
+            for name, parameter in frame.scope.module.named_parameters(remove_duplicate=False):
+                frame.tensors.setdefault(id(parameter), name)
+            for name, buffer in frame.scope.module.named_buffers(remove_duplicate=False):
+                frame.tensors.setdefault(id(buffer), name)
+            for name, value in frame.scope.module.__dict__.items():
+                if isinstance(value, torch.Tensor):
+                    frame.tensors.setdefault(id(value), name)
+        return frame.tensors.get(id(tensor))
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        frame = self.frames[-1]
+        name = frame.names.get(m)
+        if name is None:
+            return self._call_unregistered(m, args, kwargs)
+        self._reach(m)
+        if is_leaf(m):
+            proxy = self.create_proxy("call_module", name, args, kwargs)
+            frame.children[proxy.node] = m
+            return proxy
+        if m is frame.scope.module:
+            raise Unfaithful("calls itself")
+        result = self._call_scope(m, args, kwargs)
+        proxy = self.create_proxy("call_module", name, args, kwargs)
+        frame.children[proxy.node] = m
+        return self._unpack(proxy, result, frame)
+
+    def _call_unregistered(self, m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A module made in forward: a slice of a Sequential runs entry by entry, a stateless layer as its functions."""
+        if is_sequential(m):
+            (value,) = (*args, *kwargs.values())
+            for child in m._modules.values():
+                value = child(value)  # type: ignore[misc]
+            return value
+        if next(m.parameters(), None) is not None or next(m.buffers(), None) is not None:
+            raise Unfaithful(f"calls a {type(m).__name__} that is not its child")
+        return type(m).forward(m, *args, **kwargs)
+
+    def _call_scope(self, m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Captures a child on its first call; returns the structure of its result, None where it is opaque."""
+        caller = self.frames[-1].scope
+        try:
+            bound = forward_signature(m).bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            arguments = {n: _structure(v, n) for n, v in list(bound.arguments.items())[1:]}
+        except Exception as problem:
+            if m not in self.scopes:
+                self.scopes[m] = Scope(m, self.paths[m][0], reason=_describe(problem))
+                for child in self._called_children(m):
+                    self.open_alone(child)
+            return Slot(())
+        scope = self.scopes.get(m)
+        if scope is None:
+            scope = self.open(m, arguments, sure=caller.sure)
+        elif not scope.reason and scope.body.arguments != arguments:
+            scope.reason = "called in different ways, with different arguments"
+        if scope.reason:
+            return Slot(())
+        mode = scope.current
+        if scope.branches and len(scope.bodies) == 2 and caller.branches:
+            mode = "train" if self.frames[-1].training else "eval"
+        return scope.bodies[mode].result
+
+    def _reach(self, m: nn.Module) -> None:
+        """Notes that somebody else than a Sequential's own forward takes an entry out of it."""
+        frame = self.frames[-1]
+        for path in self.paths.get(m, ()):
+            parent_path = path.rpartition(".")[0]
+            if not path:
+                continue
+            parent = self.model.get_submodule(parent_path)
+            if parent is not frame.scope.module and is_sequential(parent):
+                self.reached.add(parent)
+
+    def _unpack(self, proxy: fx.Proxy, result: object, frame: _Frame) -> object:
+        """The value of a call in the structure that the callee returns."""
+
+        def rebuild(part: object, value: fx.Proxy) -> object:
+            if isinstance(part, Slot):
+                return value
+            if isinstance(part, tuple | list):
+                items = [rebuild(item, self._item(value, number, frame)) for number, item in enumerate(part)]
+                if hasattr(part, "_fields"):
+                    return type(part)(*items)
+                return type(part)(items)
+            if isinstance(part, dict):
+                return type(part)((key, rebuild(item, self._item(value, key, frame))) for key, item in part.items())
+            return part
+
+        return rebuild(result, proxy)
+
+    def _item(self, value: fx.Proxy, key: int | str, frame: _Frame) -> fx.Proxy:
+        part = self.create_proxy("call_function", operator.getitem, (value, key), {})
+        frame.unpacked.append(part.node)
+        return part
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        raise Unfaithful("a Python branch on a value of the data")
+
+
+def capture(
+    model: nn.Module,
+    known: Mapping[nn.Module, Scope] | None = None,
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+) -> Capture:
+    """Captures every forward of `model` once; the model is not changed and none of its layers is run.
+
+    Args:
+        model: any module, on any device.
+        known: scopes of an earlier capture; those whose module is still the same object are not captured again.
+        example: (args, kwargs) of a call, which say which optional parameters of the root are used.
+    """
+    return Capturer(model, known or {}, example).run()
+
+
+def _call(function: Any, module: nn.Module, passed: dict[str, Any], signature: inspect.Signature) -> Any:
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for parameter in list(signature.parameters.values())[1:]:
+        if parameter.name not in passed:
+            continue
+        value = passed[parameter.name]
+        match parameter.kind:
+            case inspect.Parameter.VAR_POSITIONAL:
+                positional += value
+            case inspect.Parameter.VAR_KEYWORD:
+                keywords.update(value)
+            case inspect.Parameter.KEYWORD_ONLY:
+                keywords[parameter.name] = value
+            case _:
+                positional.append(value)
+    return function(module, *positional, **keywords)
+
+
+def _structure(value: object, name: str) -> Structure:
+    """Argument structure of one value that a captured caller passes."""
+    if isinstance(value, fx.Proxy | torch.Tensor):
+        return Placeholder(name)
+    if type(value) in (list, tuple):
+        items = tuple((n, _structure(item, f"{name}__{n}")) for n, item in enumerate(value))  # type: ignore[arg-type,var-annotated]
+        return Container(type(value), items)
+    if type(value) is dict:
+        if not all(isinstance(key, str) and key.isidentifier() for key in value):
+            raise Unfaithful("is called with a dictionary whose keys are not names")
+        return Container(dict, tuple((key, _structure(item, f"{name}__{key}")) for key, item in value.items()))
+    if isinstance(value, _SIMPLE):
+        return Constant(value)
+    raise Unfaithful(f"is called with a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _structure_of_example(value: object, name: str) -> Structure:
+    try:
+        return _structure(value, name)
+    except Unfaithful:
+        return Constant(value)
+
+
+def _draws() -> tuple[torch.Tensor, object, object]:
+    """The state of the random generators that a forward can draw from unseen."""
+    numpy = sys.modules.get("numpy")
+    position = numpy.random.get_state()[2] if numpy is not None else None
+    return torch.default_generator.get_state(), random.getstate(), position
+
+
+def _drawn(before: tuple[torch.Tensor, object, object]) -> bool:
+    now = _draws()
+    return before[1:] != now[1:] or not bool((before[0] == now[0]).all())
+
+
+def _state(module: nn.Module) -> dict[str, int]:
+    """Identity of everything that a forward could set on its module."""
+    found = {name: id(value) for name, value in module.__dict__.items()}
+    for table in (module._parameters, module._buffers, module._modules):
+        found.update({f"{id(table)}.{name}": id(value) for name, value in table.items()})
+    return found
+
+
+def _order_in_place(graph: fx.Graph, children: dict[fx.Node, nn.Module]) -> None:
+    """Makes later readers of a value that was overwritten in place read the result of the operation that did it.
+
+    Both are the same tensor, so nothing changes; but now an insertion behind that operation reaches all its readers,
+    and `self.relu(y); return y` no longer looks as if the result were unused.
+    """
+    places: dict[fx.Node, int] | None = None
+    for node in list(graph.nodes):
+        if not _overwrites(node, children):
+            continue
+        operand = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
+        if not isinstance(operand, fx.Node):
+            continue
+        base = operand
+        while base.op in ("call_function", "call_method") and returns_view(base) and isinstance(base.args[0], fx.Node):
+            base = base.args[0]
+        if base is operand and len(operand.users) == 1:
+            continue
+        if places is None:
+            places = {item: number for number, item in enumerate(graph.nodes)}
+        if base is not operand:
+            if any(places[user] > places[node] for user in base.users):
+                raise Unfaithful("overwrites a view of a value that is read again")
+            continue
+        for user in list(operand.users):
+            if places[user] > places[node]:
+                user.replace_input_with(operand, node)
+
+
+def _overwrites(node: fx.Node, children: dict[fx.Node, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(children.get(node), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__")
+    if node.op == "call_function":
+        if node.target in _IN_PLACE or node.kwargs.get("inplace") is True:
+            return True
+        name = getattr(node.target, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            return True
+        return _inplace_argument(node)
+    return False
+
+
+def _inplace_argument(node: fx.Node) -> bool:
+    """Whether a call such as `F.relu(y, True)` passes `inplace` by position."""
+    if not isinstance(node.target, types.FunctionType) or True not in node.args:
+        return False
+    try:
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
+    except (TypeError, ValueError):
+        return False
+    return bound.arguments.get("inplace") is True
+
+
+def _describe(problem: BaseException) -> str:
+    """Why a forward could not be captured, with the line of the model's own code that stopped it."""
+    where = ""
+    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
+        if "/torch/fx/" in frame.filename or frame.filename == __file__ or "/torch/nn/modules/module" in frame.filename:
+            continue
+        where = f" ({frame.filename.rpartition('site-packages/')[2]}:{frame.lineno})"
+        break
+    text = str(problem).strip().splitlines()
+    what = text[0] if text else type(problem).__name__
+    if not isinstance(problem, Unfaithful):
+        what = f"{type(problem).__name__}: {what}"
+    return what + where
+
+
+@contextlib.contextmanager
+def _watched_sequentials(capturer: Capturer) -> Iterator[None]:
+    """Notes every Sequential that code outside its own forward indexes, iterates or measures."""
+    originals = {name: nn.Sequential.__dict__[name] for name in ("__getitem__", "__iter__", "__len__")}
+
+    def watch(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: nn.Sequential, *args: Any) -> Any:
+            if capturer.frames and capturer.frames[-1].twin is not self:
+                capturer.reached.add(self)
+            return original(self, *args)
+
+        method.__name__ = name
+        return method
+
+    for name, original in originals.items():
+        setattr(nn.Sequential, name, watch(name, original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(nn.Sequential, name, original)
+
+

@@ -1,0 +1,178 @@
+"""New layers: arguments checked before memory is touched, weights drawn from a seed of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewrite.backends.torch.spellings import resolve
+from rewrite.edit import Initialiser, NewLayer
+from rewrite.errors import Diagnostic, RewriteError
+from rewrite.vocabulary import OPERATIONS
+
+MOST_BYTES = 4 << 30
+"""what one new layer may take; a typing slip of three zeros should not fill the memory"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new layer will live."""
+
+    device: torch.device
+    dtype: torch.dtype
+    training: bool
+
+
+class Builder:
+    """Builds the new layers of one write.
+
+    Args:
+        modules: classes that the caller gave, by the name that rules use.
+        seed: the caller's seed; every layer draws from a generator seeded by it and by its site.
+    """
+
+    def __init__(self, modules: Mapping[str, Callable[..., nn.Module]], seed: int) -> None:
+        self.modules = modules
+        self.seed = seed
+
+    @contextlib.contextmanager
+    def own_randomness(self) -> Iterator[None]:
+        """Leaves the global generators as they were, whatever is drawn inside."""
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
+            yield
+
+    def seed_for(self, name: str) -> None:
+        """Seeds the generators for one layer, so that its weights do not depend on what was drawn before."""
+        digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
+        number = int.from_bytes(digest[:7], "big")
+        if torch.cuda.is_initialized():
+            torch.manual_seed(number)
+        else:
+            torch.default_generator.manual_seed(number)
+
+    def build(self, new: NewLayer, place: Place) -> nn.Module:
+        """One new layer.
+
+        Raises:
+            RuleError: its class refuses the arguments (RW106), or it would be larger than `MOST_BYTES` (RW106).
+        """
+        make = self._maker(new)
+        check(make, new)
+        self.seed_for(new.seed)
+        with torch.device(place.device):
+            layer = make(*new.arguments, **new.keywords)
+        tensors = [*layer.parameters(), *layer.buffers()]
+        if any(t.is_floating_point() and t.dtype != place.dtype for t in tensors) and place.dtype.is_floating_point:
+            layer = layer.to(place.dtype)
+        if layer.training != place.training:
+            layer.train(place.training)
+        return layer
+
+    def _maker(self, new: NewLayer) -> Callable[..., nn.Module]:
+        if new.operation is not None:
+            dotted = OPERATIONS[new.operation].module
+            assert dotted is not None, f"{new.operation} has no module"
+            found: Callable[..., nn.Module] = resolve(dotted)
+            return found
+        return self.modules[new.external or ""]
+
+    def reset(self, module: nn.Module, initialiser: Initialiser | None, name: str) -> None:
+        """Draws the module's own parameters anew, in place; the module must own them alone by now."""
+        self.seed_for(name)
+        if initialiser is None:
+            own = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if own is None:
+                raise Diagnostic(
+                    "RW320",
+                    f"`{type(module).__name__}` has no way to draw its weights anew",
+                    help="name one: `reset ... with normal(std=0.02)`",
+                ).error()
+            with torch.no_grad():
+                own()
+            if module._buffers.get("running_mean") is not None:
+                module.reset_running_stats()  # type: ignore[operator]
+            return
+        function = getattr(nn.init, f"{initialiser.name}_")
+        with torch.no_grad():
+            for key, parameter in module._parameters.items():
+                if parameter is None:
+                    continue
+                if parameter.dim() < 2 and initialiser.name not in ("constant", "normal", "ones", "uniform", "zeros"):
+                    # These initialisers need a fan-in; a bias starts at zero as in their papers, a scale at one.
+                    nn.init.zeros_(parameter) if "bias" in key else nn.init.ones_(parameter)
+                else:
+                    function(parameter, **initialiser.keywords)
+
+
+_checked: dict[object, None] = {}
+
+
+def check(make: Callable[..., nn.Module], new: NewLayer) -> None:
+    """Builds the layer without memory first, so that a wrong argument costs nothing."""
+    key = (make, repr(new))
+    if key in _checked:
+        return
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer = make(*new.arguments, **new.keywords)
+    except RewriteError:
+        raise
+    except Exception as problem:
+        raise Diagnostic(
+            "RW106",
+            f"`{new}` cannot be built: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}",
+            new.span,
+            help=_signature_help(new),
+        ).error() from problem
+    if not isinstance(layer, nn.Module):
+        raise Diagnostic(
+            "RW106",
+            f"`{new.name}` makes a {type(layer).__name__}, not a module",
+            new.span,
+            help="`modules=` maps a name to a subclass of nn.Module or to a function that returns a module",
+        ).error()
+    size = sum(t.numel() * t.element_size() for t in (*layer.parameters(), *layer.buffers()))
+    if size > MOST_BYTES:
+        raise Diagnostic(
+            "RW106",
+            f"`{new}` would take {size / 2**30:,.1f} GiB",
+            new.span,
+            notes=(f"one new layer may take {MOST_BYTES >> 30} GiB",),
+            help="check the sizes for a slip; a layer as large as this is better made in Python and given by `modules=`",
+        ).error()
+    _checked[key] = None
+
+
+def _signature_help(new: NewLayer) -> str:
+    operation = OPERATIONS.get(new.operation or "")
+    return f"`{operation.name}({operation.signature})`" if operation is not None else ""
+
+
+@functools.cache
+def _trial_sizes(rank: int) -> tuple[tuple[int, ...], ...]:
+    """Two different extents for the axes behind the channels."""
+    return ((23,) * (rank - 2), (30,) * (rank - 2))
+
+
+def trial(layers: tuple[nn.Module, ...], shape: tuple[int, ...]) -> tuple[int, ...] | str:
+    """Shape that a chain of layers (on the meta device) gives for an input of `shape`; a text says why it gives none."""
+    value: Any = torch.empty(shape, device="meta")
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                value = layer(value)
+    except Exception as problem:
+        return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+    if isinstance(value, tuple):
+        value = value[0]
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else f"it returns a {type(value).__name__}"

@@ -1,0 +1,116 @@
+"""From PyTorch's modules, functions and methods to operations of the vocabulary, and back."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from rewrite.vocabulary import OPERATIONS, by_method, by_module, short
+from rewrite.vocabulary.operation import Operation
+
+_PLAIN_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+
+_VIEWS = frozenset(
+    "view reshape flatten unflatten squeeze unsqueeze transpose permute t T mT expand expand_as narrow select chunk "
+    "split unbind getitem view_as swapaxes movedim unfold as_strided contiguous detach diagonal tensor_split".split()
+)
+"""functions and methods whose result may share memory with their first input"""
+
+
+def qualified(thing: Any) -> str:
+    """Dotted name of a class or function, as `import` would find it."""
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+@functools.cache
+def class_operation(cls: type[nn.Module]) -> Operation | None:
+    """The operation of a module class: that of the nearest class in its bases which the vocabulary lists."""
+    for base in cls.__mro__:
+        found = by_module(qualified(base))
+        if found is not None:
+            return found
+    return None
+
+
+@functools.cache
+def keeps_forward(cls: type[nn.Module]) -> bool:
+    """Whether `cls` computes what its operation computes: it is the listed class, or inherits its forward."""
+    found = class_operation(cls)
+    if found is None or found.module is None:
+        return False
+    return cls.forward is resolve(found.module).forward
+
+
+@functools.cache
+def resolve(dotted: str) -> Any:
+    """The object behind a dotted name of the vocabulary (`torch.nn.ReLU`, `_operator.add`); never one from a rule."""
+    head, *rest = dotted.split(".")
+    thing: Any = {"torch": torch, "operator": operator, "_operator": operator}[head]
+    for name in rest:
+        thing = getattr(thing, name)
+    return thing
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a call of `module` is one operation, whose inside no rule looks into."""
+    return _is_leaf_class(type(module))
+
+
+@functools.cache
+def _is_leaf_class(cls: type[nn.Module]) -> bool:
+    if class_operation(cls) is not None:
+        return True
+    if issubclass(cls, nn.Sequential | _PLAIN_CONTAINERS[0] | _PLAIN_CONTAINERS[1]):
+        return False
+    # torch.nn layers outside the vocabulary (losses and the like) that are not built from other layers
+    return cls.__module__.startswith("torch.nn.modules") and "transformer" not in cls.__module__
+
+
+@functools.cache
+def _functions() -> Mapping[int, tuple[Operation, str, Callable[..., Any]]]:
+    found: dict[int, tuple[Operation, str, Callable[..., Any]]] = {}
+    for operation in OPERATIONS.values():
+        for dotted in operation.functions:
+            function = resolve(dotted)
+            found.setdefault(id(function), (operation, dotted, function))
+    return found
+
+
+def function_operation(function: Callable[..., Any]) -> tuple[Operation | None, str]:
+    """Operation and dotted spelling of a function that fx recorded."""
+    entry = _functions().get(id(function))
+    if entry is not None:
+        return entry[0], entry[1]
+    module = getattr(function, "__module__", None) or "torch"
+    return None, f"{module}.{getattr(function, '__qualname__', getattr(function, '__name__', repr(function)))}"
+
+
+def node_operation(node: fx.Node, child: nn.Module | None) -> tuple[Operation | None, str]:
+    """Operation and spelling (`nn.ReLU`, `F.relu`, `Tensor.relu_`) of one recorded call."""
+    if node.op == "call_module":
+        cls = type(child)
+        return class_operation(cls), short(qualified(cls))  # type: ignore[arg-type]
+    if node.op == "call_method":
+        return by_method(str(node.target)), f"Tensor.{node.target}"
+    operation, dotted = function_operation(node.target)  # type: ignore[arg-type]
+    return operation, short(dotted)
+
+
+def call_parameters(node: fx.Node, operation: Operation) -> str | None:
+    """Parameter text of the spelling that `node` uses, tensors included."""
+    if node.op == "call_method":
+        text = operation.methods.get(str(node.target))
+        return None if text is None else f"input, {text}" if text else "input"
+    entry = _functions().get(id(node.target))
+    return None if entry is None else operation.functions[entry[1]]
+
+
+def returns_view(node: fx.Node) -> bool:
+    """Whether the result of a recorded function or method may share memory with its first input."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in _VIEWS
