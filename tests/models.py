@@ -26,9 +26,11 @@ class Trap:
     shapes: tuple[tuple[int, ...], ...] = (Map,)
     """of the positional inputs"""
     keywords: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """shapes of the keyword inputs"""
+    """shapes of the keyword inputs; if there are any, all inputs are given by name"""
     calls: Mapping[str, int] = field(default_factory=dict)
     """operation -> real calls in eval mode"""
+    in_place: bool = False
+    """whether anything is updated in place"""
     captured: bool = True
     """False: a forward here does something that a trace would change, so it may not be edited as a graph"""
 
@@ -41,11 +43,17 @@ class Trap:
             torch.manual_seed(seed)
             return self.make().train(training)
 
-    def inputs(self, seed: int = 1) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """Positional and keyword inputs."""
+    def inputs(self, seed: int = 1) -> tuple[Tensor, ...] | dict[str, Tensor]:
+        """Positional or keyword inputs."""
         generator = torch.Generator().manual_seed(seed)
-        args = tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
-        return args, {name: torch.randn(shape, generator=generator) for name, shape in self.keywords.items()}
+        if self.keywords:
+            return {name: torch.randn(shape, generator=generator) for name, shape in self.keywords.items()}
+        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
+
+    @property
+    def traps(self) -> frozenset[str]:
+        """As of a random network: empty where every forward can be captured."""
+        return frozenset() if self.captured else frozenset((self.name,))
 
 
 MODELS: dict[str, Trap] = {}
@@ -112,7 +120,7 @@ class TiedWeights(nn.Module):
         return self.head(self.mix(self.embed(x.abs().long() % 7)))
 
 
-@trap({"Conv2d": 3, "BatchNorm2d": 2, "ReLU": 2, "add": 1})
+@trap({"Conv2d": 3, "BatchNorm2d": 2, "ReLU": 2, "add": 1}, in_place=True)
 class Residual(nn.Module):
     """A value with two consumers; a skip path with a convolution of its own; one ReLU called twice."""
 
@@ -231,7 +239,7 @@ class SameValueTwice(nn.Module):
         return torch.cat([a, b, a], 1) + torch.cat([a + a, torch.mul(b, b), b], 1)
 
 
-@trap({"Conv2d": 1, "ReLU": 1, "add": 1})
+@trap({"Conv2d": 1, "ReLU": 1, "add": 1}, in_place=True)
 class InPlaceBehindBranch(nn.Module):
     """The second consumer of a value sees what an in-place ReLU made of it."""
 
@@ -246,7 +254,7 @@ class InPlaceBehindBranch(nn.Module):
         return y + z
 
 
-@trap({"Conv2d": 3, "ReLU": 3})
+@trap({"Conv2d": 3, "ReLU": 3}, in_place=True)
 class IgnoredInPlaceResult(nn.Module):
     """In-place calls whose result nobody takes; without them the outputs differ."""
 
@@ -265,7 +273,7 @@ class IgnoredInPlaceResult(nn.Module):
         return y
 
 
-@trap({"Conv2d": 1, "add": 1})
+@trap({"Conv2d": 1, "add": 1}, in_place=True)
 class AliasedUpdate(nn.Module):
     """`z` is `y`: what is added to one is added to both."""
 
@@ -307,7 +315,7 @@ class _Gate(nn.Module):
         return self.conv(input=x) * by * scale
 
 
-@trap({"Conv2d": 2, "Linear": 1, "ReLU": 1, "mul": 2}, shapes=(), keywords={"x": Map, "gate": Map})
+@trap({"Conv2d": 2, "Linear": 1, "ReLU": 1, "mul": 2}, keywords={"x": Map, "gate": Map})
 class KeywordInputs(nn.Module):
     """Tensors that arrive under a name, at the root, at a child, and at a layer."""
 
