@@ -16,8 +16,10 @@ FILES = sorted((ROOT / "rewrite").rglob("*.py"))
 ROWS = (
     ("rewrite.source", "rewrite.graph"),
     ("rewrite.errors",),
-    ("rewrite.report", "rewrite.expression", "rewrite.syntax", "rewrite.layout"),
-    ("rewrite.vocabulary", "rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.parser"),
+    ("rewrite.report", "rewrite.expression", "rewrite.layout"),
+    ("rewrite.vocabulary", "rewrite.syntax"),
+    ("rewrite.pattern", "rewrite.formatter", "rewrite.builder"),
+    ("rewrite.parser", "rewrite.lookup", "rewrite.inference"),
     ("rewrite.actions", "rewrite.edit"),
     ("rewrite.rule", "rewrite.selectors"),
     ("rewrite.matcher", "rewrite.resolver"),
