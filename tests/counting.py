@@ -32,8 +32,6 @@ class Spellings:
     """dotted names under `torch`"""
     methods: tuple[str, ...] = ()
     """names in `torch.Tensor`; operators arrive as methods (`a + b` as `add`)"""
-    arithmetic: bool = False
-    """counts only where at least two operands are tensors"""
 
 
 def _activation(module: str, function: str, plain: bool = False) -> Spellings:
@@ -79,10 +77,10 @@ TABLE: dict[str, Spellings] = {
     "Flatten": Spellings(("Flatten",), ("flatten",), ("flatten",)),
     "LSTM": Spellings(("LSTM",)),
     "MultiheadAttention": Spellings(("MultiheadAttention",), ("nn.functional.multi_head_attention_forward",)),
-    "add": Spellings((), ("add",), ("add", "add_"), arithmetic=True),
-    "sub": Spellings((), ("sub", "subtract"), ("sub", "sub_"), arithmetic=True),
-    "mul": Spellings((), ("mul", "multiply"), ("mul", "mul_"), arithmetic=True),
-    "matmul": Spellings((), ("matmul",), ("matmul",), arithmetic=True),
+    "add": Spellings((), ("add",), ("add", "add_")),
+    "sub": Spellings((), ("sub", "subtract"), ("sub", "sub_")),
+    "mul": Spellings((), ("mul", "multiply"), ("mul", "mul_")),
+    "matmul": Spellings((), ("matmul",), ("matmul",)),
     "cat": Spellings((), ("cat", "concat", "concatenate")),
 }
 
@@ -212,8 +210,6 @@ class _Watch(TorchFunctionMode):
             return function(*args, **kwargs)
         operands = self._operands((args, kwargs))
         result = function(*args, **kwargs)
-        if TABLE[operation].arithmetic and len(operands) < 2:
-            return result
         call = Call(operation, self._paths.get(id(module), ""), self._spellings[function], False, operands)
         self.calls.append(call)
         return self._mark(result, call)

@@ -288,7 +288,7 @@ class AliasedUpdate(nn.Module):
         return y
 
 
-@trap({"Linear": 1, "ReLU": 6}, shapes=((2, 4),))
+@trap({"Linear": 1, "ReLU": 6, "sub": 5}, shapes=((2, 4),))
 class SixRelus(nn.Module):
     """The six ways to write ReLU."""
 
@@ -315,7 +315,7 @@ class _Gate(nn.Module):
         return self.conv(input=x) * by * scale
 
 
-@trap({"Conv2d": 2, "Linear": 1, "ReLU": 1, "mul": 2}, keywords={"x": Map, "gate": Map})
+@trap({"Conv2d": 2, "Linear": 1, "ReLU": 1, "mul": 4}, keywords={"x": Map, "gate": Map})
 class KeywordInputs(nn.Module):
     """Tensors that arrive under a name, at the root, at a child, and at a layer."""
 
@@ -532,7 +532,7 @@ class NoGradBlock(nn.Module):
         return self.conv(x) + y
 
 
-@trap({"Conv2d": 1, "ReLU": 1, "add": 1}, captured=False)
+@trap({"Conv2d": 1, "ReLU": 1, "add": 2, "mul": 1}, captured=False)
 class StateUpdate(nn.Module):
     """Counts its own calls, in an attribute and in a buffer."""
 

@@ -95,19 +95,20 @@ class Rule:
     """`insert`, `remove`, `replace`, `freeze`, `reset` or `set`"""
     sites: Callable[[Sequence[Call]], Sequence[Call]]
     """the calls at which the oracle expects it to act; for an edge, the consumer"""
-    functions: bool = True
-    """whether calls of functions can be sites; a parameter rule means layers only"""
     inserted: tuple[str, ...] = ()
     """operations that run once more for each site"""
     removed: str = ""
     """operation that runs no more at the sites"""
+    picks: bool = False
+    """whether sites depend on an order or on neighbours, which a forward that is not captured does not show"""
     preserves: bool = False
     """in eval mode the outputs stay the same bit for bit"""
-    refusals: frozenset[str] = frozenset()
-    """codes with which the engine may refuse, besides RW301 where the oracle finds no site"""
 
     def __repr__(self) -> str:
         return self.text
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
 
 
 ANYWHERE = (("Dropout(0.125)", True), ("Identity", True), ("Dropout(0.125) -> Identity", True), ("GELU", False))
@@ -166,6 +167,7 @@ def _after(draw: Draw, network: Network) -> Rule:
         "insert",
         selector.chosen,
         inserted=_layers(text),
+        picks=bool(selector.pick or selector.next),
         preserves=preserves,
     )
 
@@ -176,11 +178,16 @@ def _before(draw: Draw, network: Network) -> Rule:
     text, preserves = draw(st.sampled_from(options))
     if name in MERGES:
         port = draw(st.integers(0, 1))
+
+        def sites(found: Sequence[Call]) -> list[Call]:
+            return [call for call in Selector((name,)).chosen(found) if len(call.operands) > port]
+
         return Rule(
             f"before {name}@{port}: insert {text}",
             "insert",
-            Selector((name,)).chosen,
+            sites,
             inserted=_layers(text),
+            picks=True,
             preserves=preserves,
         )
     selector = _selector(draw, network, name)
@@ -189,6 +196,7 @@ def _before(draw: Draw, network: Network) -> Rule:
         "insert",
         selector.chosen,
         inserted=_layers(text),
+        picks=bool(selector.pick or selector.next),
         preserves=preserves,
     )
 
@@ -202,7 +210,12 @@ def _between(draw: Draw, network: Network) -> Rule:
         return [consumer for _, consumer, _ in edges(found, one, other)]
 
     return Rule(
-        f"between {one} and {other}: insert {text}", "insert", sites, inserted=_layers(text), preserves=preserves
+        f"between {one} and {other}: insert {text}",
+        "insert",
+        sites,
+        inserted=_layers(text),
+        picks=True,
+        preserves=preserves,
     )
 
 
@@ -254,7 +267,7 @@ def _parameters(draw: Draw, network: Network) -> Rule:
         )
     )
     selector = Selector((name,))
-    return Rule(text, action, selector.chosen, functions=False, preserves=preserves)
+    return Rule(text, action, selector.chosen, preserves=preserves)
 
 
 KINDS = {

@@ -47,6 +47,9 @@ class Network:
     def __repr__(self) -> str:
         return f"<network, inputs {dict(self.shapes)}>\n{self.source}"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
     def build(self, seed: int = 0, training: bool = False) -> nn.Module:
         """The network with random weights and moving statistics that are not the initial ones."""
         with torch.random.fork_rng(devices=[]):
@@ -458,6 +461,7 @@ class _Writer:
         if kind == "ignored" and not value.fresh:
             kind = "branch"
         self.facts.traps.add(kind)
+        self.uses("mul")
         x, relu = value.name, self.layer("act", "nn.ReLU()")
         self.uses("ReLU")
         match kind:
