@@ -12,7 +12,6 @@ Exit codes: 0 clean, 1 findings (the rules and the model disagree), 2 the run co
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -79,7 +78,7 @@ CODES: dict[str, Code] = {
     "RW101": Code("unknown operation or layer", RuleError, 2),
     "RW102": Code("no such attribute", RuleError, 2),
     "RW103": Code("unbound name", RuleError, 2),
-    "RW104": Code("unused capture", RuleError, 2),
+    "RW104": Code("unused capture", None, 0),
     "RW105": Code("capture hides an operation", RuleError, 2),
     "RW106": Code("bad argument", RuleError, 2),
     "RW107": Code("`self` before `insert`", RuleError, 2),
@@ -185,6 +184,8 @@ def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
 
     A word that differs in letter case only comes first.
     """
+    import difflib  # only a run that found a mistake pays for it
+
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)

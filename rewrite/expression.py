@@ -6,8 +6,12 @@ followed, no function is called but the fixed few of the language.
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.source import Span
 
 
@@ -47,7 +51,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Call:
-    """`function(arguments)`; in a `where` also the relations `has_next(T)`, `has_prev(T)`, `only_next(T)`."""
+    """`function(arguments)`: `min`, `max`, `abs`; behind `set x.activation =` also an activation, `GELU(...)`."""
 
     function: Expression
     arguments: tuple[Expression, ...]
@@ -85,6 +89,15 @@ class Is:
 
 
 @dataclass(frozen=True)
+class Relation:
+    """`has_next(T)`, `has_prev(T)`, `only_next(T)`, each of the call that the clause selects; `pattern` as in `Is`."""
+
+    name: str
+    pattern: tuple[object, ...]
+    span: Span
+
+
+@dataclass(frozen=True)
 class Sequence:
     """`(a, b)` or `[a, b]`."""
 
@@ -93,4 +106,213 @@ class Sequence:
     span: Span
 
 
-Expression = Literal | Name | Attribute | Index | Call | Unary | Binary | Is | Sequence
+Expression = Literal | Name | Attribute | Index | Call | Unary | Binary | Is | Relation | Sequence
+
+ReadAttribute = Callable[[object, str, Span], object]
+"""(value, name, span) -> the attribute, or a `RewriteError` that says why there is none"""
+
+Relate = Callable[[str, object, tuple[object, ...], Span], bool]
+"""(`is`, the value in front of it, units, span) or (`has_next` and its kin, None, units, span) -> whether it holds"""
+
+FUNCTIONS = ("abs", "max", "min")
+"""every function that an expression may call"""
+
+LARGEST = 10**18
+"""integers stay below this, as in the grammar"""
+
+_ARITHMETIC: dict[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+}
+_ORDER: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def no_attribute(value: object, name: str, span: Span) -> object:
+    """The `attribute` of constants: there is none."""
+    raise _wrong(f"{describe(value)} has no attribute `{name}`", span)
+
+
+def no_relation(name: str, value: object, pattern: tuple[object, ...], span: Span) -> bool:
+    """The `relation` of expressions that belong to no call."""
+    raise _wrong(f"`{name}` is only known in a `where`", span)
+
+
+def evaluate(
+    expression: Expression,
+    names: Mapping[str, object],
+    attribute: ReadAttribute = no_attribute,
+    relation: Relate = no_relation,
+) -> object:
+    """The value of an expression.
+
+    Values are `int`, `float`, `str`, `bool`, `None`, and tuples and lists of them. Anything else that `names` or
+    `attribute` hands in (a call of a model) is only ever handed back to `attribute` and `relation`, or returned.
+
+    Args:
+        expression: a resolved expression.
+        names: what its names stand for.
+        attribute: reads `value.name`; nothing is read from a Python object otherwise.
+        relation: answers `is`, `has_next`, `has_prev` and `only_next`.
+
+    Raises:
+        RewriteError: with the place in the rule; no other exception, unless a callback raises one.
+
+    """
+
+    def value_of(node: Expression) -> object:
+        match node:
+            case Literal(value):
+                return value
+            case Name(name):
+                if name not in names:
+                    raise Diagnostic("RW103", f"`{name}` is not known here", node.span).error()
+                return names[name]
+            case Attribute(inner, name):
+                return attribute(value_of(inner), name, node.span)
+            case Index(inner, index):
+                return _item(value_of(inner), value_of(index), node.span)
+            case Call(function, arguments):
+                return _call(function, [value_of(argument) for argument in arguments], node)
+            case Relation(name, pattern):
+                return relation(name, None, pattern, node.span)
+            case Is(inner, negated, pattern):
+                return relation("is", value_of(inner), pattern, node.span) is not negated
+            case Sequence(kind, items):
+                return kind([value_of(item) for item in items])
+            case Unary("not", operand):
+                return not truth(value_of(operand), operand.span)
+            case Unary(_, operand):
+                return _limited(-_number(value_of(operand), operand.span), node.span)
+            case Binary("and", left, right):
+                return truth(value_of(left), left.span) and truth(value_of(right), right.span)
+            case Binary("or", left, right):
+                return truth(value_of(left), left.span) or truth(value_of(right), right.span)
+            case Binary(sign, left, right) if sign in _ARITHMETIC:
+                return _arithmetic(
+                    sign, _number(value_of(left), left.span), _number(value_of(right), right.span), node.span
+                )
+            case Binary(sign, left, right):
+                return compare(sign, value_of(left), value_of(right), node.span)
+
+    return value_of(expression)
+
+
+def truth(value: object, span: Span) -> bool:
+    """Whether a value counts as true: `none`, `false`, 0 and what is empty do not."""
+    if value is None or isinstance(value, bool | int | float | str | tuple | list):
+        return bool(value)
+    raise _wrong(f"{describe(value)} is neither true nor false", span)
+
+
+def compare(sign: str, left: object, right: object, span: Span) -> bool:
+    """`left == right` and its kin, `in` and `not in`.
+
+    A number equals a tuple when it equals each of its items: `kernel_size == 3` holds for (3, 3). Tuples and lists are
+    alike. Only numbers have an order.
+
+    Raises:
+        RewriteError: the two cannot be compared.
+
+    """
+    if sign == "==":
+        return _equal(left, right, span)
+    if sign == "!=":
+        return not _equal(left, right, span)
+    if sign in ("in", "not in"):
+        if isinstance(left, str) and isinstance(right, str):
+            found = left in right
+        elif isinstance(right, tuple | list):
+            found = any(_equal(left, item, span) for item in right)
+        else:
+            raise _wrong(f"nothing can be in {describe(right)}", span)
+        return found is (sign == "in")
+    return _ORDER[sign](_number(left, span), _number(right, span))
+
+
+def _equal(left: object, right: object, span: Span) -> bool:
+    for value in (left, right):
+        if not (value is None or isinstance(value, bool | int | float | str | tuple | list)):
+            raise _wrong(f"{describe(value)} cannot be compared", span)
+    if isinstance(left, tuple | list) and isinstance(right, tuple | list):
+        return len(left) == len(right) and all(_equal(a, b, span) for a, b in zip(left, right, strict=True))
+    if isinstance(left, tuple | list):
+        left, right = right, left
+    if isinstance(right, tuple | list):
+        is_number = isinstance(left, int | float) and not isinstance(left, bool)
+        return is_number and bool(right) and all(_equal(left, item, span) for item in right)
+    return left == right
+
+
+def _number(value: object, span: Span) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise _wrong(f"{describe(value)} is not a number", span)
+
+
+def _arithmetic(sign: str, left: float, right: float, span: Span) -> float:
+    try:
+        return _limited(_ARITHMETIC[sign](left, right), span)
+    except ZeroDivisionError:
+        raise _wrong("division by zero", span) from None
+    except OverflowError:
+        raise _too_large(span) from None
+
+
+def _limited(value: float, span: Span) -> float:
+    if (isinstance(value, int) and abs(value) >= LARGEST) or (isinstance(value, float) and not math.isfinite(value)):
+        raise _too_large(span)
+    return value
+
+
+def _item(value: object, index: object, span: Span) -> object:
+    if not isinstance(value, tuple | list):
+        raise _wrong(f"{describe(value)} has no items", span)
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise _wrong(f"{describe(index)} is not the number of an item", span)
+    if not -len(value) <= index < len(value):
+        raise _wrong(f"there is no item {index} of {len(value)}", span)
+    found: object = value[index]
+    return found
+
+
+def _call(function: Expression, arguments: list[object], node: Call) -> object:
+    name = function.name if isinstance(function, Name) else ""
+    if name not in FUNCTIONS or node.keywords:
+        raise _wrong("only `min`, `max` and `abs` can be called here", node.span)
+    numbers = [_number(value, argument.span) for value, argument in zip(arguments, node.arguments, strict=True)]
+    if not numbers or (name == "abs" and len(numbers) != 1):
+        raise _wrong(f"`{name}` takes {'one number' if name == 'abs' else 'one number or more'}", node.span)
+    if name == "abs":
+        return abs(numbers[0])
+    return min(numbers) if name == "min" else max(numbers)
+
+
+def describe(value: object) -> str:
+    """A value in a message: itself if it is small, else what it is."""
+    match value:
+        case None | bool():
+            return f"`{str(value).lower()}`"
+        case int() | float():
+            return f"the number {value}" if abs(value) < LARGEST else "a number"
+        case str():
+            return f'the text "{value}"' if len(value) <= 40 else "a text"
+        case tuple() | list():
+            return f"a {type(value).__name__}"
+    return "this"
+
+
+def _wrong(message: str, span: Span) -> RewriteError:
+    return Diagnostic("RW106", message, span).error()
+
+
+def _too_large(span: Span) -> RewriteError:
+    return Diagnostic("RW012", "this number is too large", span).error()

@@ -1,0 +1,349 @@
+"""Rule text to syntax tree. The only user of lark."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import zlib
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import lark
+
+from rewrite.builder import Builder
+from rewrite.errors import Diagnostic, RuleError, nearest
+from rewrite.layout import DEEPEST, MOST_CHARACTERS, Blocks, Chunk, LayoutError, LimitError, over_limit, split
+from rewrite.source import Source, Span
+from rewrite.syntax import File, Line
+
+VERSION = 1
+"""the language version that this parser reads"""
+
+MOST_ERRORS = 100  # of one file; the rest would not be read anyway
+
+_HERE = Path(__file__).parent
+_GRAMMARS = (_HERE / "grammar" / "rewrite.lark", _HERE.parent / "grammar" / "rewrite.lark")  # installed, in a checkout
+
+WORDS: dict[str, str] = {
+    "$END": "the end of the line",
+    "_NL": "the end of the line",
+    "_INDENT": "an indented block",
+    "_DEDENT": "the end of the block",
+    "_CONT": "the end of the line",
+    "_COMMENT": "a comment",
+    "_SPACE": "a space",
+    "NAME": "a name",
+    "INT": "a number",
+    "FLOAT": "a number",
+    "STRING": "a string",
+    "RELATION": "`has_next`, `has_prev` or `only_next`",
+    "CMP": "a comparison",
+    "PLUS": "an operator",
+    "MINUS": "an operator",
+    "STAR": "an operator",
+    "DIVIDE": "an operator",
+    "ARROW": "`->`",
+    "AT": "`@`",
+    "AT_WORD": "`at`",
+    "BAR": "`|`",
+    "COLON": "`:`",
+    "COMMA": "`,`",
+    "DOT": "`.`",
+    "DOTDOT": "`..`",
+    "EQUAL": "`=`",
+    "LBRACE": "`{`",
+    "LPAR": "`(`",
+    "LSQB": "`[`",
+    "RBRACE": "`}`",
+    "RPAR": "`)`",
+    "RSQB": "`]`",
+    "SEMICOLON": "`;`",
+} | {
+    word.upper(): f"`{word}`"
+    for word in (
+        *("after", "before", "between", "within", "rule"),
+        *("insert", "replace", "remove", "set", "freeze", "unfreeze", "reset", "expect", "param", "let", "rw"),
+        *("and", "any", "as", "every", "except", "false", "first", "in", "is", "last", "matches", "none", "not", "nth"),
+        *("or", "output", "params", "stats", "true", "where", "with"),
+    )
+}
+"""every terminal of the grammar in plain words"""
+
+_LAYOUT = frozenset(("$END", "_NL", "_DEDENT"))
+_VALUE = frozenset(
+    ("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "NONE", "RELATION", "LPAR", "LSQB", "NOT", "MINUS")
+)
+_OPERATOR = frozenset(["PLUS", "MINUS", "STAR", "DIVIDE", "CMP", "IN", "NOT", "IS", "AND", "OR"])
+_SELECTOR = frozenset(["NAME", "STRING", "ANY", "FIRST", "LAST", "NTH", "EVERY"])
+_CLAUSE = frozenset(["AFTER", "BEFORE", "BETWEEN", "AT_WORD", "WITHIN", "RULE"])
+_STATEMENT = frozenset(
+    ("INSERT", "REPLACE", "REMOVE", "SET", "FREEZE", "UNFREEZE", "RESET", "EXPECT", "PARAM", "LET", "RW")
+)
+_GROUPS = (
+    (_CLAUSE | _STATEMENT, "a rule or a statement"),
+    (_STATEMENT, "a statement"),
+    (_SELECTOR, "an operation, a path or `any`"),
+    (_VALUE, "a value"),
+    (_OPERATOR, "an operator"),
+)
+"""sets of terminals that are spoken of as one, the larger ones first"""
+
+
+def read(path: str | os.PathLike[str]) -> Source:
+    """The text of a rule file.
+
+    Raises:
+        RuleError: the file is missing, unreadable, too large or not UTF-8 text (RW010, RW012).
+
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_CHARACTERS + 1)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {why}", help="check the path")]) from None
+    except ValueError as error:  # a NUL in the path
+        raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {error}", help="check the path")]) from None
+    if len(data) > MOST_CHARACTERS:
+        raise RuleError([over_limit(f"`{name}` has more than {MOST_CHARACTERS} bytes", None).diagnostic])
+    try:
+        return Source(name, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"`{name}` is not UTF-8 text: byte {data[error.start]:#04x} in line {line}"
+        raise RuleError([Diagnostic("RW010", message, help="save the file as UTF-8")]) from None
+
+
+def parse(source: Source) -> File:
+    """The syntax tree of a rule text.
+
+    Raises:
+        RuleError: with every error of the text, in its order.
+
+    """
+    source = Source(source.name, source.text.removeprefix("\ufeff"))
+    lines: list[Line] = []
+    try:
+        _check_characters(source)
+        chunks, errors = split(source)
+        _check_version(source, chunks)
+        with _LOCK:
+            for chunk in chunks:
+                found, wrong = _parse_chunk(source, chunk)
+                lines += found
+                errors += wrong
+                if len(errors) >= MOST_ERRORS:
+                    break
+    except LimitError as error:
+        raise RuleError([error.diagnostic]) from None
+    if not lines and not errors:
+        help_text = "a rule looks like `after Conv2d: insert BatchNorm2d`"
+        errors = [Diagnostic("RW011", f"there is no rule in `{source.name}`", help=help_text)]
+    if errors:
+        raise RuleError(sorted(errors, key=_in_order)[:MOST_ERRORS])
+    return File(source, tuple(lines))
+
+
+def _in_order(error: Diagnostic) -> tuple[int, int]:
+    return (error.span.line, error.span.column) if error.span else (0, 0)
+
+
+def _check_characters(source: Source) -> None:
+    """Refuses text that is no text."""
+    offset = source.text.find("\0")
+    if offset >= 0:
+        line = source.text.count("\n", 0, offset) + 1
+        column = offset - source.text.rfind("\n", 0, offset)
+        span = Span(source, line, column)
+        raise RuleError([Diagnostic("RW010", "the text holds a NUL character", span, help="is it a binary file?")])
+
+
+def _check_version(source: Source, chunks: list[Chunk]) -> None:
+    """Refuses text for another version of the language before anything else is said about it."""
+    words = chunks[0].text.split(maxsplit=2)[:2] if chunks else []
+    if len(words) == 2 and words[0] == "rw" and words[1].isdecimal() and words[1].lstrip("0") != str(VERSION):
+        span = Span(source, chunks[0].line, chunks[0].text.index(words[1]) + 1, len(words[1]))
+        message = f"language version {words[1]} is not supported"
+        raise RuleError(
+            [Diagnostic("RW008", message, span, f"this program reads version {VERSION}", help="write `rw 1`")]
+        )
+
+
+# ---- one chunk ----------------------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()  # the builder and the block finder keep the state of one chunk
+
+
+class _Parser:
+    """The lark parser with the two objects it calls back."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.blocks: Blocks[lark.Token] = Blocks(lambda kind, token: lark.Token.new_borrow_pos(kind, "", token))
+        self.lark = _load({"transformer": self.builder, "postlex": self.blocks})
+
+
+@functools.cache
+def _parser() -> _Parser:
+    return _Parser()
+
+
+def _load(callbacks: dict[str, Any]) -> lark.Lark:
+    """The parser for the grammar file, from the saved table if there is one.
+
+    Making the table takes far longer than all else that a short command does, so it is kept beside the byte code of
+    this module, under a name that changes with the grammar. lark itself checks that table and version fit.
+    """
+    text = next(path for path in _GRAMMARS if path.exists()).read_text(encoding="utf-8")
+    options: dict[str, Any] = {
+        "parser": "lalr",
+        "lexer": "contextual",
+        "maybe_placeholders": True,
+        "keep_all_tokens": True,
+        **callbacks,
+    }
+    folder = _HERE / "__pycache__"
+    table = folder / f"grammar-{zlib.crc32(text.encode()):08x}-{lark.__version__}.table"
+    if table.exists():
+        return lark.Lark(text, cache=str(table), **options)
+    partial = f"{table}.{os.getpid()}"  # written whole before it gets its name: other processes may start now
+    try:
+        folder.mkdir(exist_ok=True)
+        with open(partial, "wb"):
+            pass
+    except OSError:  # an installation that may not be written to
+        return lark.Lark(text, **options)
+    built = lark.Lark(text, cache=partial, **options)
+    os.replace(partial, table)
+    return built
+
+
+def _parse_chunk(source: Source, chunk: Chunk) -> tuple[tuple[Line, ...], list[Diagnostic]]:
+    """The lines of a chunk, or what is wrong with it."""
+    parser = _parser()
+    builder = parser.builder
+    builder.start_chunk(source, chunk.line)
+    parser.blocks.start(builder.place)
+    try:
+        lines: Any = parser.lark.parse(chunk.text)
+    except lark.exceptions.UnexpectedInput as error:
+        return (), [_explain(error, parser)]
+    except LayoutError as error:
+        return (), [error.diagnostic]
+    _check_depth(lines)
+    return lines, builder.errors
+
+
+def _check_depth(lines: Iterable[Line]) -> None:
+    """Refuses nesting that later steps, which recurse, should not have to bear; does not recurse itself."""
+    stack: list[tuple[Any, int, Span | None]] = [(line, 0, None) for line in lines]
+    while stack:
+        node, depth, span = stack.pop()
+        if isinstance(node, tuple):
+            stack += [(child, depth, span) for child in node]
+        elif is_dataclass(node) and not isinstance(node, Source | Span):
+            span = getattr(node, "span", span)
+            if depth > DEEPEST:
+                raise over_limit(f"nested deeper than {DEEPEST} levels", span, "split it with `let`")
+            stack += [(getattr(node, field.name), depth + 1, span) for field in fields(node)]
+
+
+# ---- what is wrong ------------------------------------------------------------------------------------------------
+
+
+def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnostic:
+    """A syntax error in the words of the language."""
+    builder = parser.builder
+    state: Any = error.interactive_parser
+    accepted = frozenset(state.accepts())
+    if isinstance(error, lark.exceptions.UnexpectedCharacters):
+        place = builder.place(error.line, error.column)
+        return Diagnostic("RW001", f"unexpected character `{error.char}`", place, f"expected {in_words(accepted)}")
+    assert isinstance(error, lark.exceptions.UnexpectedToken)
+    stack: list[Any] = state.parser_state.value_stack
+    before = {getattr(part, "type", "") for part in stack}
+    previous = getattr(stack[-1], "type", "") if stack else ""
+    token, kind, text = error.token, error.token.type, str(error.token)
+    place = builder.place(token.line, token.column, len(text))
+    last: Any = parser.blocks.last
+    behind = place if last is None else builder.place(last.line, last.column + len(last))
+    if kind in _LAYOUT:
+        place = behind
+    elif kind == "_INDENT":
+        place = builder.place(token.end_line, token.end_column)
+
+    if ("_INDENT" in accepted and kind in _LAYOUT) or (previous == "LBRACE" and kind == "RBRACE"):
+        example = "indent what belongs to it, or write it on the same line: `after Conv2d: insert BatchNorm2d`"
+        return Diagnostic("RW007", "this block is empty", place, "expected a statement", help=example)
+    if {"COLON", "LBRACE"} <= accepted and kind in _LAYOUT | _STATEMENT | _CLAUSE | {"_INDENT"}:
+        example = "write `:` between where and what: `after Conv2d: insert BatchNorm2d`"
+        if kind in _LAYOUT or kind == "_INDENT":
+            return Diagnostic("RW005", "missing `:` or `{`", behind, "expected here", help=example)
+        return Diagnostic("RW005", "missing `:` or `{`", place, "expected in front of this", help=example)
+    if kind == "_INDENT":
+        return Diagnostic("RW003", "this line is indented, but no block is open here", place, "starts too far in")
+    if kind == "NAME" and "INSERT" in accepted:
+        return _unknown_keyword(text, place, "AFTER" in accepted)
+    shown = f"unexpected {WORDS[kind]}" if kind in _LAYOUT else f"unexpected `{text}`"
+    return Diagnostic(
+        "RW001", shown, place, f"expected {in_words(accepted)}", help=_hint(kind, text, accepted, before, previous)
+    )
+
+
+def _unknown_keyword(word: str, place: Span, line_start: bool) -> Diagnostic:
+    label = "a statement starts with insert, replace, remove, set, freeze, reset, expect, ..."
+    if line_start:
+        label = "a rule starts with after, before, between, at, within, rule, replace, remove, freeze, ..."
+    known = sorted(_STATEMENT | (_CLAUSE if line_start else frozenset()))
+    close = nearest(word, [WORDS[kind].strip("`") for kind in known], 1)
+    help_text = f"did you mean `{close[0]}`?" if close else ""
+    if word in ("import", "from"):
+        help_text = "rules import no Python; pass classes of your own as `modules={...}`"
+    return Diagnostic("RW002", f"unknown keyword `{word}`", place, label, help=help_text)
+
+
+def _hint(kind: str, text: str, accepted: frozenset[str], before: set[str], previous: str) -> str:
+    """What to write instead, for the slips that people make most."""
+    if kind in ("EQUAL", "CMP") and "ARROW" in accepted:
+        return "an arrow is written `->`"
+    if kind in _CLAUSE:
+        return "a rule stands on a line of its own"
+    if kind in _STATEMENT and "SEMICOLON" in accepted:
+        return "put `;` or a new line between two statements"
+    if "WITH" in accepted and "REPLACE" in before:
+        return "write `replace A with B`"
+    if kind == "CMP" and "EQUAL" in accepted:
+        return "a value is set with `=`"
+    if kind == "EQUAL" and "CMP" in accepted:
+        return "two values are compared with `==`"
+    if kind == "DOT" and "FLOAT" in accepted:
+        return "write the zero: `0.5`"
+    if kind == "AS" and "WHERE" in accepted:
+        return '`as` stands in front of `in` and `except`: `Conv2d as c in "features.**"`'
+    if "MATCHES" in accepted:
+        return "write `expect 3 matches`"
+    if kind == "EQUAL" and previous == "EQUAL":
+        return "a value is set with one `=`"
+    if "SET" in before and accepted == {"DOT"}:
+        return "what is set is an attribute: `set self.momentum = 0.01`"
+    return ""
+
+
+def in_words(accepted: frozenset[str]) -> str:
+    """`a, b or c` for a set of terminals."""
+    rest, phrases = set(accepted), []
+    for group, phrase in _GROUPS:
+        if group <= rest:
+            rest -= group
+            phrases.append(phrase)
+    if "PLUS" in rest:  # behind a value, where a selector or a line may end as well
+        rest -= _OPERATOR
+        phrases.append("an operator")
+    phrases += sorted({WORDS[kind] for kind in rest - {"_INDENT"}})
+    if len(phrases) > 1:
+        return ", ".join(phrases[:-1]) + " or " + phrases[-1]
+    return phrases[0] if phrases else "nothing more"
