@@ -272,6 +272,19 @@ def test_a_cut_file():
     )
 
 
+def test_a_changed_weight():
+    layer = nn.Linear(8, 8)
+    torch.save(layer, "net.pt")
+    data = Path("net.pt").read_bytes()
+    weight = layer.weight.detach().numpy().tobytes()
+    place = data.index(weight) + 10
+    Path("net.pt").write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    assert refused("net.pt") == (
+        "error[RW504]: `net.pt` cannot be read: its member `net/data/0` does not match its checksum\n"
+        "  = help: the file is cut short or damaged: copy or save it again"
+    )
+
+
 def test_archives_that_show_one_thing_and_hold_another():
     torch.save(small(), "net.pt")
     with zipfile.ZipFile("net.pt") as archive:

@@ -13,7 +13,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.saved import unreadable
 from rewrite.saved.allowed import Allowed, allowed, is_pythons_own
-from rewrite.saved.content import Content, content_of, damaged
+from rewrite.saved.content import Content, check_archive, content_of, damaged
 from rewrite.saved.layer_partial import PartialError
 from rewrite.saved.output import reason
 
@@ -47,6 +47,8 @@ def unpickle(path: str, *, modules: bool, allow: Sequence[str] = ()) -> object:
             f"`{path}` is not a model file that can be read",
             help="what torch.save wrote is read, and weights in a .safetensors file",
         ).error()
+    if content is Content.TORCH:
+        check_archive(path)
     listed: list[Allowed] = []
     if modules:
         # Only an archive can be asked what it names; for an old pickle, torchvision is taken to be needed.
