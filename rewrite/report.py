@@ -106,6 +106,7 @@ class Report:
 
         Args:
             end: whether the table of totals and the line about the output, which come last, are wanted.
+
         """
         blocks = [_clause_text(clause) for clause in self.clauses]
         blocks.append(_keys_text(self))

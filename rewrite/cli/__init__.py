@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code.
+
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

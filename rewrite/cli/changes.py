@@ -18,6 +18,7 @@ def check_first(rules: str | Rules, options: argparse.Namespace) -> None:
 
     Raises:
         RuleError: the rules are wrong.
+
     """
     from rewrite.engine import check_rules
 

@@ -29,6 +29,7 @@ def read_model(spec: str, *, allow: Sequence[str] = (), seed: int = 0) -> torch.
 
     Raises:
         SafetyError: RW502 the file holds code, RW504 it cannot be read, RW505 there is no such builder.
+
     """
     from rewrite.saved.builder import build, is_builder
 
@@ -52,6 +53,7 @@ def write_model(model: torch.nn.Module, output: Output, *, allow: Sequence[str] 
 
     Raises:
         SafetyError: RW503 or RW506; whatever was at the place before is then still there.
+
     """
     if output.suffix == ".safetensors":
         from rewrite.saved.safetensors_file import write_safetensors

@@ -47,6 +47,7 @@ def allowed(extra: Sequence[str] = (), *, torchvision: bool = False) -> list[All
 
     Raises:
         SafetyError: RW502 one of `extra` may not be allowed, RW504 it cannot be imported.
+
     """
     from rewrite.backends.torch.generated import SAFE_GLOBALS
 

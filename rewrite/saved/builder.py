@@ -38,6 +38,7 @@ def build(spec: str, *, seed: int = 0) -> torch.nn.Module:
 
     Raises:
         SafetyError: RW505 no such builder, RW504 the weights cannot be read or do not fit, RW502 they hold code.
+
     """
     family, _, rest = spec.partition(":")
     name, at, weights = rest.partition("@")
@@ -62,6 +63,7 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
 
     Raises:
         SafetyError: RW504 there is none, or none alone; RW502 the file holds code.
+
     """
     if content_of(path) is Content.SAFETENSORS:
         return read_safetensors(path)

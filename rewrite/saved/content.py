@@ -27,6 +27,7 @@ def content_of(path: str) -> Content:
 
     Raises:
         SafetyError: RW504 it cannot be opened, or is an archive whose members are not what torch writes.
+
     """
     try:
         with open(path, "rb") as file:
@@ -73,6 +74,7 @@ def check_archive(path: str) -> None:
 
     Raises:
         SafetyError: RW504 the archive is damaged, or made to show one thing and hold another.
+
     """
     try:
         with zipfile.ZipFile(path) as archive:

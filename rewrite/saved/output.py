@@ -46,6 +46,7 @@ class Output:
 
         Raises:
             SafetyError: RW506, or RW503 where a file came to the place meanwhile. The place is as it was.
+
         """
         folder, base = os.path.split(self.path)
         temporary = os.path.join(folder, f".{base}.{os.getpid()}{TEMPORARY}")
@@ -80,6 +81,7 @@ def check_output(name: str, *, force: bool = False) -> Output:
 
     Raises:
         SafetyError: RW503 it exists and `force` is not set, RW506 it can never be written.
+
     """
     path = os.path.realpath(name)
     suffix = os.path.splitext(name)[1].lower()

@@ -18,6 +18,7 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
 
     Raises:
         SafetyError: RW504 the file is damaged.
+
     """
     from safetensors import safe_open
 
@@ -41,6 +42,7 @@ def write_safetensors(model: torch.nn.Module, path: str) -> str:
 
     Raises:
         SafetyError: RW506 the state_dict holds something that is no tensor.
+
     """
     from safetensors.torch import save_file
 

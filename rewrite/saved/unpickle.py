@@ -34,6 +34,7 @@ def unpickle(path: str, *, modules: bool, allow: Sequence[str] = ()) -> object:
 
     Raises:
         SafetyError: RW502 the file needs more than that, RW504 it is something else, or damaged.
+
     """
     content = content_of(path)
     if content in {Content.TORCHSCRIPT, Content.EXPORTED}:

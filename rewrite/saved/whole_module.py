@@ -23,6 +23,7 @@ def read_whole_module(path: str, *, allow: Sequence[str] = ()) -> torch.nn.Modul
 
     Raises:
         SafetyError: RW502 it holds code, RW504 it holds no module, or is missing or damaged.
+
     """
     if content_of(path) is Content.SAFETENSORS:
         raise _weights_alone(path).error()
@@ -42,6 +43,7 @@ def write_whole_module(model: torch.nn.Module, path: str, *, allow: Sequence[str
 
     Raises:
         SafetyError: RW504 the file does not hold what was written.
+
     """
     with open(path, "wb") as file:
         torch.save(model, file)

@@ -25,6 +25,7 @@ def declare() -> None:
 
     Raises:
         ImportError: torchvision is not installed.
+
     """
     global _library
     try:
@@ -36,4 +37,4 @@ def declare() -> None:
         _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name in missing:
             _library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
-        import torchvision
+        import torchvision  # noqa: F401
