@@ -409,6 +409,21 @@ def test_colours_only_where_they_are_wanted(monkeypatch):
     assert not has_colours(Terminal())
 
 
+def test_a_terminal_gets_a_drawn_table(capsys, monkeypatch):
+    from rewrite.cli.changes import print_report
+    from rewrite.report import Report, Totals
+
+    report = Report("m", "r", (), Totals(1, 2, 3_000, 4), Totals(1, 2, 4_000, 4), 1_000, 0, output="unchanged")
+    print_report(report)
+    plain = capsys.readouterr().out
+    assert "parameters  3,000  4,000  +1,000" in plain
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_report(report)
+    drawn = capsys.readouterr().out
+    assert re.search(r"│ parameters *│ +3,000 │ +4,000 │ +\+1,000 │", drawn)
+    assert drawn.endswith("output: unchanged\n")
+
+
 # ---- show
 
 

@@ -10,14 +10,15 @@ both mean in a rule what they mean here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 
+from rewrite.formatter import literal
 from rewrite.graph import Graph, Layer, Node
 from rewrite.source import printable
 from rewrite.vocabulary import OPERATIONS
 
-Scopes = Mapping[str, Sequence[Node]]
+Scopes = Mapping[str, Mapping[str, Node]]
 """path of a module -> the calls that its forward makes"""
 
 _INDENT = "  "
@@ -27,15 +28,16 @@ _WIDEST_PATH = 60
 
 def tree(graph: Graph) -> list[str]:
     """The lines of the tree."""
-    scopes: dict[str, list[Node]] = {}
+    scopes: dict[str, dict[str, Node]] = {}
     for node in graph.nodes:
-        scopes.setdefault(node.scope, []).append(node)
+        # A module that is called twice makes each call of its forward twice; it is one line of that forward.
+        scopes.setdefault(node.scope, {}).setdefault(node.local or node.name, node)
     rows = [(_INDENT * depth + first, second) for depth, first, second in _rows(graph, scopes, "", 0)]
     width = max((len(first) for first, _ in rows if len(first) <= _WIDEST_PATH), default=0)
     lines = [f"{first:<{width}}  {second}".rstrip() for first, second in rows]
     if graph.opaque:
         lines += ["", "forwards that were not captured; the layers inside are still reached, one by one:"]
-        lines += [f"{_INDENT}{_quoted(path)}  {why}" for path, why in graph.opaque.items()]
+        lines += [f"{_INDENT}{_quoted(path) if path else '(the model)'}  {why}" for path, why in graph.opaque.items()]
     return [*map(printable, [_title(graph), "", *lines])]
 
 
@@ -90,7 +92,7 @@ def _title(graph: Graph) -> str:
 def _rows(graph: Graph, scopes: Scopes, path: str, depth: int) -> Iterator[tuple[int, str, str]]:
     """What the forward at `path` calls, in that order, then the children that it does not call."""
     left = dict.fromkeys(graph.layers[path].children)
-    for node in scopes.get(path, ()):
+    for node in scopes.get(path, {}).values():
         if node.layer is None:
             yield depth, node.name, " ".join([node.spelling, *_marks_of_call(node)])
             continue
@@ -118,7 +120,9 @@ def _described(layer: Layer) -> str:
     name = layer.operation or layer.class_name
     if layer.operation is None:
         return name
-    arguments = [f"{key}={value!r}" for key, value in layer.attributes.items() if not _is_default(layer, key, value)]
+    arguments = [
+        f"{key}={literal(value)}" for key, value in layer.attributes.items() if not _is_default(layer, key, value)
+    ]
     kind = f" as {layer.class_name}" if layer.class_name != layer.operation else ""
     return f"{name}({', '.join(arguments)}){kind}"
 
