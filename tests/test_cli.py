@@ -416,7 +416,7 @@ def test_a_terminal_gets_a_drawn_table(capsys, monkeypatch):
     report = Report("m", "r", (), Totals(1, 2, 3_000, 4), Totals(1, 2, 4_000, 4), 1_000, 0, output="unchanged")
     print_report(report)
     plain = capsys.readouterr().out
-    assert "parameters  3,000  4,000  +1,000" in plain
+    assert "parameters   3,000  4,000  +1,000" in plain
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     print_report(report)
     drawn = capsys.readouterr().out
