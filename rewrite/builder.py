@@ -20,6 +20,7 @@ _ESCAPES = {"\\": "\\", '"': '"', "'": "'", "n": "\n", "t": "\t"}
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 Children = list[Any]
+Units = tuple[syntax.Unit, ...]
 
 
 class Builder:
@@ -58,19 +59,21 @@ class Builder:
     # ---- lines and clauses
 
     def start(self, children: Children) -> tuple[syntax.Line, ...]:
-        return tuple(line for child in children if isinstance(child, tuple) for line in child)
+        return tuple(self.suite(children))
 
-    def line(self, children: Children) -> tuple[syntax.Line, ...]:
-        return tuple(self.items(children))
+    def line(self, children: Children) -> list[syntax.Line]:
+        return self.items(children)
 
-    def suite(self, children: Children) -> tuple[syntax.Line, ...]:
-        return tuple(
-            line for child in self.items(children) for line in (child if isinstance(child, tuple) else (child,))
-        )
+    def suite(self, children: Children) -> list[syntax.Line]:
+        """Lines come as lists of statements and clauses, which the reader of a body does not care about."""
+        lines: list[syntax.Line] = []
+        for child in self.items(children):
+            lines += child if isinstance(child, list) else [child]
+        return lines
 
     def clause(self, children: Children) -> syntax.Clause:
         header, body = children
-        return syntax.Clause(header, body, header.span)
+        return syntax.Clause(header, tuple(body), header.span)
 
     def _position(self, children: Children) -> syntax.Position:
         keyword, selector, where = children
@@ -92,7 +95,7 @@ class Builder:
     # ---- selectors
 
     def _where(self, selector: syntax.Selector, where: expression.Expression | None) -> syntax.Selector:
-        return selector if where is None else replace(selector, where=where)
+        return selector if where is None else selector._replace(where=where)
 
     def where(self, children: Children) -> expression.Expression:
         found: expression.Expression = children[1]
@@ -139,14 +142,14 @@ class Builder:
     def capture(self, children: Children) -> syntax.Word:
         return self.word(children[1])
 
-    def scope(self, children: Children) -> tuple[tuple[Any, ...], tuple[Any, ...], list[syntax.Unit]]:
-        inside = [child for child in children if isinstance(child, list)]
-        plain = [child for child in children if isinstance(child, tuple)]
-        spans = [unit for units in [*inside, *plain] for unit in units]
-        return tuple(tuple(units) for units in inside), plain[0] if plain else (), spans
+    def scope(self, children: Children) -> tuple[tuple[Units, ...], Units, list[syntax.Unit]]:
+        """What `in` and `except` say, and all that they name."""
+        inside = [child[0] for child in children if isinstance(child, list)]
+        excluded = children[-1] if isinstance(children[-1], tuple) else ()
+        return tuple(inside), excluded, [unit for units in (*inside, excluded) for unit in units]
 
-    def inside(self, children: Children) -> list[syntax.Unit]:
-        return list(children[1])  # a list, to be told from the tuple behind `except`
+    def inside(self, children: Children) -> list[Units]:
+        return [children[1]]  # a list, to be told from what is behind `except`
 
     # ---- statements
 

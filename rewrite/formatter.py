@@ -140,7 +140,7 @@ def arguments(call: syntax.Stage | syntax.Initialiser | nodes.Call) -> str:
     """`(8, kernel_size=3)`, or nothing where none are given."""
     given = [value(item) for item in call.arguments]
     for keyword in call.keywords:
-        name, item = keyword if isinstance(keyword, tuple) else (keyword.name.text, keyword.value)
+        name, item = (keyword.name.text, keyword.value) if isinstance(keyword, syntax.Keyword) else keyword
         given.append(f"{name}={value(item)}")
     return f"({', '.join(given)})" if given else ""
 

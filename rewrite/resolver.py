@@ -236,7 +236,7 @@ class _Resolver:
         units = self.units(chosen.alternatives, "port" if ported else "")
         own = tuple(self.units(alternatives, "in") for alternatives in chosen.scopes)
         excluded = self.units(chosen.excluded, "except")
-        found = pattern.Selector(units, chosen.span, None, (*block.units, *own), excluded)
+        found = pattern.Selector(units, chosen.span, scopes=own, within=block.units, excluded=excluded)
         capture = scope.capture(chosen.capture, self.rows(found))
         return replace(found, capture=capture)
 

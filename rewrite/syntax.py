@@ -1,14 +1,14 @@
 """The syntax tree: what a rule file says, before any name in it is looked up.
 
-One frozen dataclass per rule of `grammar/rewrite.lark`, with the span that it was written at. Expressions are the nodes
-of `rewrite.expression`, which the parser builds directly; the selectors inside them (`is`, `has_next`) hold `Unit`s of
-this module until the resolver has replaced them.
+One named tuple per rule of `grammar/rewrite.lark`, with the span that it was written at. (As dataclasses they would
+take 15 ms to define, as long as it takes to read a rule file.) Expressions are the nodes of `rewrite.expression`, which
+the parser builds directly; the selectors inside them (`is`, `has_next`) hold `Unit`s of this module until the resolver
+has replaced them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rewrite.expression import Expression
 from rewrite.source import Source, Span
@@ -16,16 +16,14 @@ from rewrite.source import Source, Span
 # ---- selectors ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A name that the rule gives to something: a capture, a rule, a parameter."""
 
     text: str
     span: Span
 
 
-@dataclass(frozen=True)
-class Dotted:
+class Dotted(NamedTuple):
     """`Conv2d`, `nn.ReLU`."""
 
     parts: tuple[str, ...]
@@ -37,23 +35,20 @@ class Dotted:
         return ".".join(self.parts)
 
 
-@dataclass(frozen=True)
-class Path:
+class Path(NamedTuple):
     """`"features.**"`."""
 
     glob: str
     span: Span
 
 
-@dataclass(frozen=True)
-class Anything:
+class Anything(NamedTuple):
     """`any`."""
 
     span: Span
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(NamedTuple):
     """`groups == 1` inside `[...]`; `operator` is None for `[bias]`."""
 
     name: str
@@ -62,8 +57,7 @@ class Test:
     span: Span
 
 
-@dataclass(frozen=True)
-class Pick:
+class Pick(NamedTuple):
     """`first`, `last`, `nth(2)`, `every(3)`."""
 
     word: Literal["first", "last", "nth", "every"]
@@ -71,16 +65,14 @@ class Pick:
     span: Span
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(NamedTuple):
     """`@1`, `@*`, `@query`."""
 
     value: int | str
     span: Span
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """One alternative of a selector."""
 
     base: Dotted | Path | Anything
@@ -90,8 +82,7 @@ class Unit:
     port: Port | None = None
 
 
-@dataclass(frozen=True)
-class Selector:
+class Selector(NamedTuple):
     """`A | B as c in S except E where w`."""
 
     alternatives: tuple[Unit, ...]
@@ -105,8 +96,7 @@ class Selector:
 # ---- statements ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Keyword:
+class Keyword(NamedTuple):
     """`kernel_size=1` among arguments."""
 
     name: Word
@@ -114,8 +104,7 @@ class Keyword:
     span: Span
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(NamedTuple):
     """`(3, kernel_size=1)`."""
 
     values: tuple[Expression, ...]
@@ -123,8 +112,7 @@ class Arguments:
     span: Span
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One new layer: `Conv2d(8, 3) as c`."""
 
     name: Dotted
@@ -134,8 +122,7 @@ class Stage:
     capture: Word | None = None
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """`prev.activation`."""
 
     root: str
@@ -143,8 +130,7 @@ class Reference:
     span: Span
 
 
-@dataclass(frozen=True)
-class Assign:
+class Assign(NamedTuple):
     """`prev.activation = identity`."""
 
     target: Reference
@@ -152,16 +138,14 @@ class Assign:
     span: Span
 
 
-@dataclass(frozen=True)
-class Insert:
+class Insert(NamedTuple):
     """`insert X -> Y`."""
 
     stages: tuple[Stage, ...]
     span: Span
 
 
-@dataclass(frozen=True)
-class Replace:
+class Replace(NamedTuple):
     """`replace S with X -> Y`."""
 
     selector: Selector
@@ -169,24 +153,21 @@ class Replace:
     span: Span
 
 
-@dataclass(frozen=True)
-class Remove:
+class Remove(NamedTuple):
     """`remove S`."""
 
     selector: Selector
     span: Span
 
 
-@dataclass(frozen=True)
-class Set:
+class Set(NamedTuple):
     """`set prev.bias = none, prev.groups = 1`."""
 
     assigns: tuple[Assign, ...]
     span: Span
 
 
-@dataclass(frozen=True)
-class Freeze:
+class Freeze(NamedTuple):
     """`freeze params S`, `unfreeze S`."""
 
     frozen: bool
@@ -195,8 +176,7 @@ class Freeze:
     span: Span
 
 
-@dataclass(frozen=True)
-class Initialiser:
+class Initialiser(NamedTuple):
     """`kaiming_normal(nonlinearity="relu")`."""
 
     name: str
@@ -205,8 +185,7 @@ class Initialiser:
     span: Span
 
 
-@dataclass(frozen=True)
-class Reset:
+class Reset(NamedTuple):
     """`reset S with init(...)`."""
 
     selector: Selector
@@ -214,8 +193,7 @@ class Reset:
     span: Span
 
 
-@dataclass(frozen=True)
-class ExpectCount:
+class ExpectCount(NamedTuple):
     """`expect 3..5 matches`; `high` None is without an end."""
 
     low: int
@@ -223,16 +201,14 @@ class ExpectCount:
     span: Span
 
 
-@dataclass(frozen=True)
-class ExpectOutput:
+class ExpectOutput(NamedTuple):
     """`expect output (_, 10)`."""
 
     shape: Expression
     span: Span
 
 
-@dataclass(frozen=True)
-class Param:
+class Param(NamedTuple):
     """`param rate = 0.1`, a constant that the caller may set; `let` (`settable` false): one that it may not."""
 
     name: Word
@@ -241,8 +217,7 @@ class Param:
     span: Span
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(NamedTuple):
     """`rw 1`."""
 
     number: int
@@ -255,8 +230,7 @@ Statement = Insert | Replace | Remove | Set | Freeze | Reset | ExpectCount | Exp
 # ---- clauses ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """`after S`, `before S`, `between S and T`, `at S`: a header that selects."""
 
     word: Literal["after", "before", "between", "at"]
@@ -265,16 +239,14 @@ class Position:
     second: Selector | None = None
 
 
-@dataclass(frozen=True)
-class Within:
+class Within(NamedTuple):
     """`within S`."""
 
     alternatives: tuple[Unit, ...]
     span: Span
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """`rule name "what it does"`."""
 
     name: Word
@@ -282,8 +254,7 @@ class Rule:
     span: Span
 
 
-@dataclass(frozen=True)
-class Clause:
+class Clause(NamedTuple):
     """A header and its body."""
 
     header: Position | Within | Rule
@@ -294,8 +265,7 @@ class Clause:
 Line = Clause | Statement
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A whole file; a line with several statements counts as several."""
 
     source: Source
