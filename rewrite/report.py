@@ -101,6 +101,9 @@ class Report:
             "opaque": [{"path": path, "reason": why} for path, why in self.scopes],
         }
 
+    def __str__(self) -> str:
+        return self.render()
+
     def render(self, *, end: bool = True) -> str:
         """The text form, a site or a fact per line. Warnings are left out: they have a text of their own.
 

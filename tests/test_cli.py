@@ -215,12 +215,12 @@ def test_examples_are_tensors_of_that_kind():
     from rewrite.backends.torch.example_inputs import make_examples
 
     specs = [input_spec("2x3"), input_spec("1x9:int64"), input_spec("mask=4:bool")]
-    image, tokens, named = make_examples(specs)
+    (image, tokens), named = make_examples(specs)
     assert (image.shape, image.dtype) == ((2, 3), torch.float32)
     assert (tokens.shape, tokens.dtype) == ((1, 9), torch.int64)
     assert set(tokens.unique().tolist()) <= {0, 1}
     assert named["mask"].dtype is torch.bool
-    assert torch.equal(make_examples(specs)[0], image)
+    assert torch.equal(make_examples(specs)[0][0], image)
 
 
 # ---- check

@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> int:
     model = read_model(options.model, allow=options.allow, seed=options.seed)
     from rewrite.backends import backend_for
 
-    graph = backend_for(model).read(model, name=options.model)
+    reading = backend_for(model).read(model, name=options.model)
     if options.json:
-        say_json("show", {"model": as_json(graph)})
+        say_json("show", {"model": as_json(reading.graph, reading.other)})
     else:
-        say("\n".join(tree(graph)))
+        say("\n".join(tree(reading.graph, reading.other)))
     return 0

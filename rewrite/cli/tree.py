@@ -26,10 +26,16 @@ _WIDEST_PATH = 60
 """columns; a longer path pushes only its own line to the right"""
 
 
-def tree(graph: Graph) -> list[str]:
-    """The lines of the tree."""
+def tree(graph: Graph, other: Graph | None = None) -> list[str]:
+    """The lines of the tree.
+
+    Args:
+        graph: the model in its present mode.
+        other: the model in the other of train and eval mode, where that makes other calls.
+
+    """
     scopes: dict[str, dict[str, Node]] = {}
-    for node in graph.nodes:
+    for node in _all_calls(graph, other):
         # A module that is called twice makes each call of its forward twice; it is one line of that forward.
         scopes.setdefault(node.scope, {}).setdefault(node.local or node.name, node)
     rows = [(_INDENT * depth + first, second) for depth, first, second in _rows(graph, scopes, "", 0)]
@@ -41,8 +47,8 @@ def tree(graph: Graph) -> list[str]:
     return [*map(printable, [_title(graph), "", *lines])]
 
 
-def as_json(graph: Graph) -> dict[str, object]:
-    """All of the graph that rules can name."""
+def as_json(graph: Graph, other: Graph | None = None) -> dict[str, object]:
+    """All of both graphs that rules can name."""
     return {
         "name": graph.name,
         "class": graph.layers[""].kind,
@@ -72,10 +78,17 @@ def as_json(graph: Graph) -> dict[str, object]:
                 "layer": node.layer.path if node.layer is not None else None,
                 "mode": node.mode,
             }
-            for node in graph.nodes
+            for node in _all_calls(graph, other)
         ],
         "opaque": [{"path": path, "reason": why} for path, why in graph.opaque.items()],
     }
+
+
+def _all_calls(graph: Graph, other: Graph | None) -> Iterator[Node]:
+    """The calls in the present mode, then those that the other mode alone makes."""
+    yield from graph.nodes
+    if other is not None:
+        yield from (node for node in other.nodes if node.mode)
 
 
 def _title(graph: Graph) -> str:

@@ -9,11 +9,12 @@ import torch
 InputSpec = tuple[str | None, tuple[int, ...], str]
 """name of the argument (None: by position), sizes, dtype"""
 
-Examples = tuple[object, ...]
+Examples = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
+"""positional and keyword arguments, as `apply_rules(example_inputs=...)` takes them"""
 
 
 def make_examples(specs: Sequence[InputSpec], *, seed: int = 0) -> Examples:
-    """One tensor per spec: positional ones in order, and those with a name in a dict behind them.
+    """The arguments of one call: a tensor per spec, the positional ones in order, and those with a name by it.
 
     Floating point numbers are standard normal. Integers and booleans are 0 or 1, which is valid as a class, a token
     or a mask of nearly every model.
@@ -31,4 +32,4 @@ def make_examples(specs: Sequence[InputSpec], *, seed: int = 0) -> Examples:
             positional.append(tensor)
         else:
             named[name] = tensor
-    return (*positional, named) if named else tuple(positional)
+    return tuple(positional), named
