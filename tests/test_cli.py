@@ -447,7 +447,8 @@ def test_show_names_functions_and_repeated_calls(run):
     assert "BasicBlock" in lines['"layer1.0"']
     assert "[2 calls]" in lines['"layer1.0.relu"']
     assert "11,689,512 parameters" in out
-    assert any(line.split()[-1] == "flatten" or "flatten" in line for line in out.splitlines())
+    assert lines["flatten"].split() == ["flatten", "torch.flatten"]
+    assert lines["layer1.0.iadd"].split() == ["layer1.0.iadd", "operator.iadd", "(add)"]
 
 
 def test_show_as_json(run):
