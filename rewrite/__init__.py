@@ -1,1 +1,46 @@
-"""A language for changing neural networks: rules in a file, applied to a model that stays what it was."""
+"""A language for changing neural networks: rules in a file, applied to a model that stays what it was.
+
+Importing this package imports no framework and no parser; each comes with the first call that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rewrite.engine import Plan, Rules, apply_rules, check_rules, get_report, plan_rules
+    from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
+    from rewrite.report import Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Diagnostic",
+    "Plan",
+    "PlanError",
+    "Report",
+    "RewriteError",
+    "RuleError",
+    "Rules",
+    "SafetyError",
+    "SiteError",
+    "apply_rules",
+    "check_rules",
+    "get_report",
+    "plan_rules",
+]
+
+_ERRORS = ("Diagnostic", "PlanError", "RewriteError", "RuleError", "SafetyError", "SiteError")
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    home = "rewrite.errors" if name in _ERRORS else "rewrite.report" if name == "Report" else "rewrite.engine"
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -118,7 +118,9 @@ class Builder:
     def pick(self, children: Children) -> syntax.Pick:
         number = self._int(children[2]) if len(children) > 1 else 1
         if number < 1:
-            self.wrong("RW106", f"`{children[0]}` counts from 1", self.token_span(children[2]))
+            self.wrong(
+                "RW106", f"`{children[0]}` counts from 1", self.token_span(children[2]), help_text=f"{children[0]}(1)"
+            )
         return syntax.Pick(str(children[0]), number, self.span(children))  # type: ignore[arg-type]
 
     def path(self, children: Children) -> syntax.Path:
@@ -299,7 +301,8 @@ class Builder:
             else:
                 values.append(child)
                 if keywords:
-                    self.wrong("RW106", "an argument without a name stands behind one with a name", child.span)
+                    message = "an argument without a name stands behind one with a name"
+                    self.wrong("RW106", message, child.span, help_text="put the arguments with names last")
         return syntax.Arguments(tuple(values), tuple(keywords), self.span([children[0], children[-1]]))
 
     def argument(self, children: Children) -> expression.Expression:

@@ -216,8 +216,8 @@ def truth(value: object, span: Span) -> bool:
 def compare(sign: str, left: object, right: object, span: Span) -> bool:
     """`left == right` and its kin, `in` and `not in`.
 
-    A number equals a tuple when it equals each of its items: `kernel_size == 3` holds for (3, 3). Tuples and lists are
-    alike. Only numbers have an order.
+    A number compared with a tuple is compared with each of its items, and all must agree: `kernel_size == 3` holds for
+    (3, 3). Tuples and lists are alike. Only numbers have an order.
 
     Raises:
         RewriteError: the two cannot be compared.
@@ -235,7 +235,11 @@ def compare(sign: str, left: object, right: object, span: Span) -> bool:
         else:
             raise _wrong(f"nothing can be in {describe(right)}", span)
         return found is (sign == "in")
-    return _ORDER[sign](_number(left, span), _number(right, span))
+    lefts = left if isinstance(left, tuple | list) else (left,)
+    rights = right if isinstance(right, tuple | list) else (right,)
+    if (lefts is left and rights is right) or not lefts or not rights:
+        raise _wrong(f"{describe(left)} and {describe(right)} have no order", span)
+    return all(_ORDER[sign](_number(a, span), _number(b, span)) for a in lefts for b in rights)
 
 
 def _equal(left: object, right: object, span: Span) -> bool:

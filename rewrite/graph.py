@@ -128,6 +128,8 @@ class Node:
     """`train` or `eval` for a call that is made in that mode only"""
     training: bool = False
     """mode of the layer, or of the module around a function"""
+    on_layer: bool = False
+    """an edit around this call extends the layer itself: what calls it is left as it is"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ class Graph:
 
     @cached_property
     def uses(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:
-        """node index -> every (consumer, operand) that takes a value of that node, outer calls included."""
+        """Node index -> every (consumer, operand) that takes a value of that node, outer calls included."""
         found: dict[int, list[tuple[Node, Operand]]] = {}
         for node in self.nodes:
             for operand in node.inputs:
@@ -156,7 +158,7 @@ class Graph:
 
     @cached_property
     def inner_outputs(self) -> Mapping[int, tuple[Value, ...]]:
-        """index of an outer call -> the values inside it that it returns, as far as anything takes them."""
+        """Index of an outer call -> the values inside it that it returns, as far as anything takes them."""
         found: dict[int, dict[tuple[int, tuple[int | str, ...]], Value]] = {}
         taken = [operand.value for node in self.nodes for operand in node.inputs]
         for value in (*taken, *self.outputs):
@@ -168,7 +170,7 @@ class Graph:
 
     @cached_property
     def calls(self) -> Mapping[str, tuple[Node, ...]]:
-        """layer path -> the calls of that layer."""
+        """Layer path -> the calls of that layer."""
         found: dict[str, list[Node]] = {}
         for node in self.nodes:
             if node.layer is not None:

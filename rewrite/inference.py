@@ -66,7 +66,7 @@ class Inference:
                 return operation.rank
             if operation.name in ("Flatten", "flatten") and node.attributes.get("start_dim") == 1:
                 return 2
-            if not node.inputs or operation.shape is Shape.OTHER and operation.family != "linear":
+            if not node.inputs or (operation.shape is Shape.OTHER and operation.family != "linear"):
                 return None
             value = node.inputs[0].value
         return None

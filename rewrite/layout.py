@@ -149,7 +149,8 @@ class _Walk:
         if kind == "open":
             self.opened.append((part, offset, line))
             if len(self.opened) > DEEPEST:
-                raise over_limit(f"brackets nested deeper than {DEEPEST}", self.span(offset, line))
+                where = self.span(offset, line)
+                raise over_limit(f"brackets nested deeper than {DEEPEST}", where, "split it with `let`")
         elif kind == "close" and self.opened:
             if self.opened[-1][0] == _PARTNER[part]:
                 self.opened.pop()

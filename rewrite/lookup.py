@@ -12,7 +12,7 @@ from rewrite.source import Span
 from rewrite.syntax import Keyword
 from rewrite.vocabulary.operation import Operation, Parameter, parse_signature
 
-ALWAYS = ("activation", "inplace", "training")
+ALWAYS = ("activation", "inplace", "path", "training")
 """attributes that any call or layer may be asked for"""
 
 _SHORTEST_TYPO = 5  # letters of a name that one wrong letter does not yet make another name
@@ -28,7 +28,13 @@ def kind(text: str, span: Span, modules: Collection[str], classes: Collection[st
         classes: class names of the model, None where no model is at hand.
 
     """
-    if text in modules or "." in text:
+    if text in modules:
+        return Kind(text, dotted=text)
+    if "." in text:
+        prefix, _, last = vocabulary.expand(text).rpartition(".")
+        if prefix == "torch.nn" and _is_typo(last):
+            rows = [vocabulary.short(row.module) for row in vocabulary.OPERATIONS.values() if row.module is not None]
+            return _unknown(f"unknown operation `{text}`", span, "not found in the vocabulary", text, rows)
         return Kind(text, dotted=text)
     if text in vocabulary.FAMILIES:
         return Kind(text, family=text)
@@ -59,10 +65,20 @@ def layer(text: str, span: Span, modules: Collection[str]) -> Operation | str | 
 
 
 def _unknown(message: str, span: Span, label: str, text: str, known: Iterable[str]) -> Diagnostic:
-    close = [f"`{name}`" for name in nearest(text, known)]
-    last = text.rpartition(".")[2]
-    help_text = f"did you mean {' or '.join(close)}?" if close else f'pass the class as `modules={{"{text}": {last}}}`'
+    prefix, _, last = text.rpartition(".")
+    close = nearest(text, known)
+    close = [name for name in close if name.lower() == text.lower()] or close  # letter case alone: that is the one
+    if close and vocabulary.expand(f"{prefix}.").startswith(("torch.", ".")):
+        help_text = f"did you mean {either(close)}?"
+    else:
+        help_text = f'pass the class as `modules={{"{text}": {last}}}`'
     return Diagnostic("RW101", message, span, label, help=help_text)
+
+
+def either(words: Collection[str]) -> str:
+    """`a`, `b` or `c`."""
+    *rest, last = (f"`{word}`" for word in words)
+    return f"{', '.join(rest)} or {last}" if rest else last
 
 
 def _is_typo(text: str) -> bool:
@@ -70,6 +86,8 @@ def _is_typo(text: str) -> bool:
     lower = text.lower().replace("_", "")
     for name in vocabulary.OPERATIONS:
         known = name.lower()
+        if text == name:
+            return False
         if not name[0].isupper() or text.startswith(name):  # `GroupNorm1` is a name of its own
             continue
         if lower == known or (len(known) >= _SHORTEST_TYPO and _is_one_slip(lower, known)):
@@ -187,10 +205,10 @@ def check_attribute(name: str, operations: Iterable[Operation], span: Span) -> D
     known = sorted({attribute for row in rows for attribute in attributes(row)})
     if not rows or name in known:
         return None
-    names = " or ".join(f"`{row.name}`" for row in rows)
     close = nearest(name, known)
-    listed = [f"`{attribute}`" for attribute in close or known]
-    help_text = f"did you mean {' or '.join(listed)}?" if close else f"there is {', '.join(listed)}"
+    listed = ", ".join(f"`{attribute}`" for attribute in known)
+    help_text = f"did you mean {either(close)}?" if close else f"there is {listed}"
+    names = either([row.name for row in rows])
     return Diagnostic("RW102", f"{names} has no attribute `{name}`", span, help=help_text)
 
 

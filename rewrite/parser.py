@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
@@ -44,7 +45,7 @@ WORDS: dict[str, str] = {
     "CMP": "a comparison",
     "PLUS": "an operator",
     "MINUS": "an operator",
-    "STAR": "an operator",
+    "STAR": "`*`",
     "DIVIDE": "an operator",
     "ARROW": "`->`",
     "AT": "`@`",
@@ -75,9 +76,7 @@ WORDS: dict[str, str] = {
 
 _LAYOUT = frozenset(("$END", "_NL", "_DEDENT"))
 _KEYWORDS = frozenset(kind for kind, word in WORDS.items() if word[1:-1].isidentifier()) | {"RELATION"}
-_VALUE = frozenset(
-    ("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "NONE", "RELATION", "LPAR", "LSQB", "NOT", "MINUS")
-)
+_VALUE = frozenset(("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "NONE", "RELATION", "LPAR", "LSQB", "MINUS"))
 _OPERATOR = frozenset(["PLUS", "MINUS", "STAR", "DIVIDE", "CMP", "IN", "NOT", "IS", "AND", "OR"])
 _SELECTOR = frozenset(["NAME", "STRING", "ANY", "FIRST", "LAST", "NTH", "EVERY"])
 _CLAUSE = frozenset(["AFTER", "BEFORE", "BETWEEN", "AT_WORD", "WITHIN", "RULE"])
@@ -236,7 +235,8 @@ def _load(callbacks: dict[str, Any]) -> lark.Lark:
         **callbacks,
     }
     folder = os.path.join(_HERE, "__pycache__")
-    table = os.path.join(folder, f"grammar-{zlib.crc32(text.encode()):08x}-{lark.__version__}.table")
+    name = f"grammar-{zlib.crc32(text.encode()):08x}-{lark.__version__}.{sys.implementation.cache_tag}.table"
+    table = os.path.join(folder, name)
     if os.path.exists(table):
         return lark.Lark(text, cache=table, **options)
     partial = f"{table}.{os.getpid()}"  # written whole before it gets its name: other processes may start now
@@ -318,9 +318,13 @@ def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnos
         return Diagnostic("RW003", "this line is indented, but no block is open here", place, "starts too far in")
     if kind == "NAME" and "INSERT" in accepted:
         return _unknown_keyword(text, place, "AFTER" in accepted)
-    shown = f"unexpected {WORDS[kind]}" if kind in _LAYOUT else f"unexpected `{text}`"
+    shown = f"`{text}`" if kind not in _LAYOUT else "end of the block" if kind == "_DEDENT" else "end of the line"
     return Diagnostic(
-        "RW001", shown, place, f"expected {in_words(accepted)}", help=_hint(kind, text, accepted, before, previous)
+        "RW001",
+        f"unexpected {shown}",
+        place,
+        f"expected {in_words(accepted)}",
+        help=_hint(kind, text, accepted, before, previous),
     )
 
 
@@ -346,6 +350,8 @@ def _hint(kind: str, text: str, accepted: frozenset[str], before: set[str], prev
         return "put `;` or a new line between two statements"
     if "WITH" in accepted and "REPLACE" in before:
         return "write `replace A with B`"
+    if kind == "CMP" and "CMP" in before:
+        return "comparisons do not chain: write `1 < x and x < 4`"
     if kind == "CMP" and "EQUAL" in accepted:
         return "a value is set with `=`"
     if kind == "EQUAL" and "CMP" in accepted:
@@ -368,7 +374,7 @@ def in_words(accepted: frozenset[str]) -> str:
     rest, phrases = set(accepted), []
     for group, phrase in _GROUPS:
         if group <= rest:
-            rest -= group
+            rest -= group | ({"NOT"} if group is _VALUE else frozenset())
             phrases.append(phrase)
     if "PLUS" in rest:  # behind a value, where a selector or a line may end as well
         rest -= _OPERATOR

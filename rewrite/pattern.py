@@ -76,6 +76,8 @@ class Selector:
     capture: str | None = None
     scopes: tuple[tuple[Unit, ...], ...] = ()
     """`in A in B`: the call lies inside a module that each of these selects"""
+    within: tuple[tuple[Unit, ...], ...] = ()
+    """`within A:` around the clause: as `scopes`, and `first`, `last`, ... count anew in each such module"""
     excluded: tuple[Unit, ...] = ()
     """`except A | B`: the call is none of these and lies inside none of them"""
     where: Expression | None = None

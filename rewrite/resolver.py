@@ -132,7 +132,7 @@ class _Resolver:
     def rule(self, header: syntax.Rule, body: Iterable[syntax.Line], block: _Block) -> None:
         name = header.name
         if block.inside:
-            help_text = f"put the rule at the top level, and `{block.inside}` inside it if need be"
+            help_text = "rules stand at the top level; a `within` stands inside them"
             message = f"`rule` is not allowed in {_a(block.inside)} `{block.inside}` block"
             self.report(Diagnostic("RW009", message, header.span, help=help_text))
         if name.text in self.rules:
@@ -263,7 +263,8 @@ class _Resolver:
             tests.append(pattern.AttributeTest(test.name, test.operator, value, test.span))
         if unit.pick is not None and place not in ("", "port"):
             message = f"`{unit.pick.word}` picks among sites and cannot stand behind `{place}`"
-            self.report(Diagnostic("RW009", message, unit.pick.span))
+            help_text = f"drop `{unit.pick.word}`, or name the one that is meant by its path"
+            self.report(Diagnostic("RW009", message, unit.pick.span, help=help_text))
         if unit.port is not None:
             self.port(unit.port, row, place)
         pick = None if unit.pick is None else pattern.Pick(unit.pick.word, unit.pick.number)
@@ -336,7 +337,7 @@ class _Resolver:
         arguments, keywords = self.arguments(initialiser, scope)
         if name is None:
             close = nearest(initialiser.name, INITIALISERS)
-            label = f"did you mean {' or '.join(f'`{word}`' for word in close)}?" if close else ""
+            label = f"did you mean {lookup.either(close)}?" if close else ""
             help_text = f"there is {', '.join(f'`{word}`' for word in INITIALISERS)}"
             message = f"unknown initialiser `{initialiser.name}`"
             self.report(Diagnostic("RW106", message, initialiser.span, label, help=help_text))

@@ -8,7 +8,6 @@ from typing import Literal
 
 from rewrite.actions import Action
 from rewrite.errors import Diagnostic
-from rewrite.expression import Expression
 from rewrite.pattern import Selector
 from rewrite.source import Span
 

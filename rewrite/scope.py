@@ -149,7 +149,8 @@ class Scope:
 
     def _only_in_where(self, word: str, span: Span) -> None:
         if not self.in_where:
-            self.report(Diagnostic("RW009", f"`{word}` stands only in a `where`", span))
+            help_text = f"it asks about a call: `after Conv2d where {word}(ReLU): ...`" if word != "is" else ""
+            self.report(Diagnostic("RW009", f"`{word}` stands only in a `where`", span, help=help_text))
 
     def _function(self, node: nodes.Call) -> None:
         if isinstance(node.function, nodes.Name) and node.function.name in nodes.FUNCTIONS:

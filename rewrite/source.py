@@ -16,6 +16,7 @@ class Source:
     Args:
         name: what a diagnostic shows in front of line and column, a path or `<rules>`.
         text: the text itself, with its line ends as they are in the file.
+
     """
 
     name: str

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from rewrite import edit
+from rewrite.actions.site import Desk, Site
+from rewrite.errors import Diagnostic
 from rewrite.source import Span
 
 
 @dataclass(frozen=True)
 class Freeze:
-    """Parameters stop learning, statistics stop moving (`frozen`), or both go on again."""
+    """Parameters stop learning, statistics stop moving (`frozen`), or both go on again.
+
+    What it does: a matched module is meant with all that is in it. Frozen statistics stay so through `model.train()`.
+    What can go wrong: RW406 `freeze params` alone leaves statistics moving.
+    """
 
     frozen: bool
     what: Literal["all", "params", "stats"]
     span: Span
+    on_layers: ClassVar[bool] = True
+
+    def plan(self, sites: Sequence[Site], desk: Desk) -> None:
+        """One update for each layer that has something to freeze."""
+        moving = 0
+        for site in sites:
+            layer = site.node.layer
+            assert layer is not None, "layers are what is frozen"
+            changes: dict[str, object] = {}
+            if self.what != "stats" and layer.parameters and (layer.trainable > 0) is self.frozen:
+                changes["trainable"] = not self.frozen
+            if self.what != "stats" and layer.parameters and 0 < layer.trainable < layer.parameters:
+                changes["trainable"] = not self.frozen
+            if self.what != "params" and layer.statistics:
+                changes["statistics"] = "frozen" if self.frozen else "moving"
+            moving += self.what == "params" and self.frozen and layer.statistics
+            if changes:
+                desk.edits.append(edit.Update(layer, changes))
+                site.changes.append(("freeze" if self.frozen else "unfreeze") + f" ({layer.parameters:,} numbers)")
+        if moving:
+            desk.warnings.append(
+                Diagnostic(
+                    "RW406",
+                    f"the statistics of {moving} normalisation layers still move in training",
+                    self.span,
+                    help="`freeze` without `params` stops them as well",
+                )
+            )

@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rewrite.actions.action import LayerSpec
+from rewrite.actions.site import Desk, Site, behind_layer
+from rewrite.errors import Diagnostic
 from rewrite.source import Span
 
 
 @dataclass(frozen=True)
 class Insert:
-    """New layers at a position, the first one nearest to the producer."""
+    """New layers at a position, the first one nearest to the producer.
+
+    What it does: each site gets layers of its own. Arguments that follow from the site are filled in.
+    What can go wrong: RW202 an argument cannot be inferred, RW310 the shape would change.
+    """
 
     layers: tuple[LayerSpec, ...]
     span: Span
+
+    def plan(self, sites: Sequence[Site], desk: Desk) -> None:
+        """Adds a chain to each site."""
+        for site in sites:
+            node = site.node
+            if site.operand is None and node.outputs == 0:
+                raise Diagnostic(
+                    "RW205",
+                    f"`{node.name}` returns several values; which one is meant?",
+                    self.span,
+                    help="name the call that takes one of them: `before ...`, or `between ... and ...`",
+                ).error()
+            if node.on_layer and site.operand is not None and site.operand.number != 0:
+                raise Diagnostic(
+                    "RW320",
+                    f"only the first input of `{node.name}` can be reached",
+                    self.span,
+                    notes=("the forward around it is left as it is, since it was not captured with certainty",),
+                ).error()
+            incoming = desk.incoming(site)
+            for chain in site.inserts if site.operand is None else ():
+                for layer in chain:
+                    incoming = behind_layer(layer, incoming)
+            made = desk.chain(self.layers, site, incoming)
+            desk.check_inserted(site, made, incoming)
+            site.inserts.append(made)
+            site.names = {**site.names, "self": made[-1]}
+            for spec, layer in zip(self.layers, made, strict=True):
+                if spec.capture:
+                    site.names = {**site.names, spec.capture: layer}

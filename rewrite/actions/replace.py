@@ -2,15 +2,153 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rewrite import edit
 from rewrite.actions.action import LayerSpec
+from rewrite.actions.site import Desk, Site, behind_layer, inner_calls
+from rewrite.edit import NewLayer
+from rewrite.errors import Diagnostic
+from rewrite.graph import Layer, TensorType
 from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary.operation import Shape
 
 
 @dataclass(frozen=True)
 class Replace:
-    """New layers in the place of each match."""
+    """New layers in the place of each match.
+
+    What it does: a layer is replaced at its path, for all its calls; a call of a function becomes a layer. Arguments
+    not given come from the replaced layer where the class is the same; equal shapes keep the weights.
+    What can go wrong: RW313 a layer with weights is called elsewhere too, RW310 the shape would change.
+    """
 
     layers: tuple[LayerSpec, ...]
     span: Span
+
+    def plan(self, sites: Sequence[Site], desk: Desk) -> None:
+        """Turns the sites into edits, one for each layer or call."""
+        done: dict[tuple[str, str, int] | str, list[NewLayer]] = {}
+        for site in _outermost(sites):
+            layer = site.node.layer
+            together = layer is not None and self._whole_layer(site, sites, desk)
+            key = layer.path if together and layer is not None else site.key
+            if key not in done:
+                done[key] = self._layers(site, desk)
+                target = layer if together and layer is not None else site.node
+                calls = desk.calls.get(layer.path, ()) if layer is not None else ()
+                desk.edits.append(edit.Replace(target, tuple(done[key]), calls))
+            text = " -> ".join(str(new) for new in done[key])
+            site.changes.append(f"replace with {text}")
+            gone = inner_calls(desk.graph, site.node) if site.node.composite else 1
+            site.operations += len(done[key]) - gone
+
+    def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
+        node = site.node
+        inherit = None
+        if len(self.layers) == 1 and self.layers[0].operation is not None and self.layers[0].operation == node.operation:
+            inherit = node.attributes
+        incoming = desk.input_of(node)
+        made = desk.chain(self.layers, site, incoming, inherit)
+        self._check_shape(site, made, incoming, desk)
+        return made
+
+    def _whole_layer(self, site: Site, sites: Sequence[Site], desk: Desk) -> bool:
+        """Whether the layer itself is replaced (all its calls are matched and may share one), or each call alone."""
+        node, layer = site.node, site.node.layer
+        assert layer is not None, "called for the call of a layer"
+        calls = desk.calls.get(layer.path, ())
+        keys = {(call.scope, call.local) for call in calls}
+        matched = {(other.node.scope, other.node.local) for other in sites if other.node.layer is layer}
+        if keys <= matched or not calls:
+            brings_weights = any(
+                spec.operation is None or OPERATIONS[spec.operation].reads or spec.operation == "PReLU"
+                for spec in self.layers
+            )
+            # Called at several places, it would share new weights between them; each call gets layers of its own.
+            return len(keys) < 2 or node.on_layer or not brings_weights or _has_weights(layer)
+        if _has_weights(layer) or node.on_layer:
+            raise Diagnostic(
+                "RW313",
+                f"`{layer.path}` is called {len(calls)} times, and only {len(matched)} of these calls are matched",
+                self.span,
+                notes=("its weights belong to all of its calls",),
+                help="match all calls of the layer, or name it by its path",
+            ).error()
+        return False
+
+    def _check_shape(self, site: Site, made: Sequence[NewLayer], incoming: TensorType, desk: Desk) -> None:
+        """Notes a replacement whose output may have another shape than that of what it replaces."""
+        node = site.node
+        old = OPERATIONS.get(node.operation or "")
+        same = [n.operation is not None and OPERATIONS[n.operation].shape is Shape.SAME for n in made]
+        if old is not None and old.shape is Shape.SAME and all(same):
+            return
+        if len(made) == 1 and made[0].operation == node.operation and old is not None:
+            # Any argument but these can change the shape, where the operation does not keep it.
+            given = dict(zip((p.name for p in old.parameters), made[0].arguments, strict=False)) | dict(made[0].keywords)
+            free = {"bias", "eps", "momentum", "affine", "p", "inplace", "padding_mode", "device", "dtype"}
+            if all(node.attributes.get(k, v) == v or k in free for k, v in given.items()):
+                return
+        before = desk.inference.behind(node) if node.linked else desk.inference.type_of(desk.inference.main_output(node))
+        if incoming.shape is not None and before.shape is not None:
+            got = desk.trial(made, incoming.shape)
+            if got != before.shape:
+                _note(site, made, f"{before.shape}", f"{got}", desk, self.span)
+            return
+        after = incoming
+        for new in made:
+            after = behind_layer(new, after)
+        kept = old is not None and old.writes and _only_sizes(old.name, made, node.attributes)
+        for axis in (1, -1):
+            was, now = before.size(axis), after.size(axis)
+            if was is not None and now is not None and was != now:
+                _note(site, made, f"{was} on axis {axis}", f"{now}", desk, self.span)
+                return
+            kept = kept and (was is None or was == now)
+        if not kept:
+            _note(site, made, "a shape that is not known", "one that may differ", desk, self.span)
+
+
+def _only_sizes(name: str, made: Sequence[NewLayer], attributes: object) -> bool:
+    """Whether a chain ends as the replaced operation does and keeps every extent on the way."""
+    linear = OPERATIONS[name].family == "linear"
+    return linear and all(
+        new.operation is not None
+        and (OPERATIONS[new.operation].shape is Shape.SAME or OPERATIONS[new.operation].family == "linear")
+        for new in made
+    )
+
+
+def _note(site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, span: Span) -> None:
+    text = " -> ".join(str(new) for new in made)
+    desk.shape_changes.append(
+        Diagnostic(
+            "RW310",
+            f"`{text}` in the place of `{site.node.name}` changes its output from {was} to {now}",
+            span,
+            help="if the model's output may change, say so: `expect output (_, 10)`; "
+            "else give an example input, and the output is checked by a run",
+        )
+    )
+
+
+def _outermost(sites: Sequence[Site]) -> list[Site]:
+    """Without the sites that lie inside another one, which goes as a whole."""
+    paths = {site.node.layer.path for site in sites if site.node.layer is not None}
+
+    def inside(site: Site) -> bool:
+        where = site.node.name
+        while "." in where:
+            where = where.rpartition(".")[0]
+            if where in paths:
+                return True
+        return False
+
+    return [site for site in sites if not inside(site)]
+
+
+def _has_weights(layer: Layer) -> bool:
+    return bool(layer.parameters) or layer.statistics or bool(layer.children)

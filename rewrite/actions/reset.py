@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rewrite import edit
+from rewrite.actions.site import Desk, Site
+from rewrite.edit import Initialiser
+from rewrite.errors import Diagnostic
 from rewrite.expression import Expression
 from rewrite.source import Span
 
@@ -28,9 +34,36 @@ INITIALISERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Reset:
-    """The layer's own initialisation, or the named one."""
+    """The layer's own initialisation, or the named one.
+
+    What it does: draws new weights for the matched layers, the same ones on every run with the same seed. A matched
+    module is meant with all that is in it.
+    What can go wrong: RW320 a class without `reset_parameters` needs a named initialiser.
+    """
 
     initialiser: str | None
     arguments: tuple[Expression, ...]
     keywords: tuple[tuple[str, Expression], ...]
     span: Span
+    on_layers: ClassVar[bool] = True
+
+    def plan(self, sites: Sequence[Site], desk: Desk) -> None:
+        """One update for each layer with weights."""
+        done = 0
+        for site in sites:
+            layer = site.node.layer
+            assert layer is not None, "layers are what is reset"
+            if not layer.parameters:
+                continue
+            initialiser = None
+            if self.initialiser is not None:
+                names = INITIALISERS[self.initialiser]
+                keywords = dict(zip(names, (desk.value(item, site) for item in self.arguments), strict=False))
+                keywords |= {key: desk.value(item, site) for key, item in self.keywords}
+                initialiser = Initialiser(self.initialiser, keywords)
+            seed = f"{desk.text}\0{layer.path}"
+            desk.edits.append(edit.Update(layer, {"reset": initialiser}, seed=seed))
+            site.changes.append(f"reset ({layer.parameters:,} numbers)")
+            done += 1
+        if sites and not done:
+            raise Diagnostic("RW301", "none of the matched layers has weights to reset", self.span).error()

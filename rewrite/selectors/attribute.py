@@ -29,6 +29,7 @@ def read(node: Node, name: str, span: Span) -> object:
 
     Raises:
         RuleError: the call has no such attribute (RW102).
+
     """
     attributes = _attributes(node)
     if name in attributes:

@@ -16,6 +16,7 @@ def explain(kind: Kind, node: Node, classes: Mapping[str, str]) -> str | None:
         kind: what the rule names.
         node: the call.
         classes: names given by the caller (`modules=`) -> dotted name of the class.
+
     """
     if kind.operation is not None:
         chosen = node.operation == kind.operation

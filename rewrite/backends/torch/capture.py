@@ -631,6 +631,7 @@ def capture(
         model: any module, on any device.
         known: scopes of an earlier capture; those whose module is still the same object are not captured again.
         example: (args, kwargs) of a call, which say which optional parameters of the root are used.
+
     """
     return Capturer(model, known or {}, example).run()
 

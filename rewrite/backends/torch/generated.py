@@ -25,7 +25,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import inplace_methods, magic_methods
 
-from rewrite.backends.torch.capture import Constant, Container, Placeholder, Structure, forward_signature
+from rewrite.backends.torch.capture import Constant, Container, Placeholder, Structure
 from rewrite.errors import Diagnostic
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -316,6 +316,7 @@ def rebuild(base: type[nn.Module], packed: dict[str, Any], state: dict[str, Any]
 
     Raises:
         SafetyError: the data holds what no captured forward holds.
+
     """
     if not (isinstance(base, type) and issubclass(base, nn.Module)):
         raise _unsafe(f"{base!r} is no module class")

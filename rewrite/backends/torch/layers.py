@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +36,7 @@ class Builder:
     Args:
         modules: classes that the caller gave, by the name that rules use.
         seed: the caller's seed; every layer draws from a generator seeded by it and by its site.
+
     """
 
     def __init__(self, modules: Mapping[str, Callable[..., nn.Module]], seed: int) -> None:
@@ -64,6 +64,7 @@ class Builder:
 
         Raises:
             RuleError: its class refuses the arguments (RW106), or it would be larger than `MOST_BYTES` (RW106).
+
         """
         make = self._maker(new)
         check(make, new)
@@ -158,19 +159,19 @@ def _signature_help(new: NewLayer) -> str:
     return f"`{operation.name}({operation.signature})`" if operation is not None else ""
 
 
-@functools.cache
-def _trial_sizes(rank: int) -> tuple[tuple[int, ...], ...]:
-    """Two different extents for the axes behind the channels."""
-    return ((23,) * (rank - 2), (30,) * (rank - 2))
+def trial(layers: Sequence[NewLayer], shape: tuple[int, ...], builder: Builder) -> tuple[int, ...] | str:
+    """Shape that a chain of new layers gives for an input of `shape`; a text says why it gives none.
 
-
-def trial(layers: tuple[nn.Module, ...], shape: tuple[int, ...]) -> tuple[int, ...] | str:
-    """Shape that a chain of layers (on the meta device) gives for an input of `shape`; a text says why it gives none."""
-    value: Any = torch.empty(shape, device="meta")
+    The layers live on the meta device for it: they have shapes and no numbers.
+    """
+    place = Place(torch.device("meta"), torch.float32, training=False)
     try:
-        with torch.no_grad():
-            for layer in layers:
-                value = layer(value)
+        with builder.own_randomness(), torch.no_grad():
+            value: Any = torch.empty(shape, device="meta")
+            for new in layers:
+                value = builder.build(new, place)(value)
+    except RewriteError:
+        raise
     except Exception as problem:
         return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
     if isinstance(value, tuple):

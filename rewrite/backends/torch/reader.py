@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -24,6 +24,8 @@ from rewrite.backends.torch.capture import (
     Structure,
     forward_signature,
 )
+from rewrite.backends.torch.generated import recipe_of
+from rewrite.backends.torch.modules import is_sequential
 from rewrite.backends.torch.spellings import (
     call_parameters,
     class_operation,
@@ -33,11 +35,12 @@ from rewrite.backends.torch.spellings import (
     qualified,
 )
 from rewrite.graph import Graph, Layer, Node, Operand, Value
+from rewrite.vocabulary import short
 from rewrite.vocabulary.operation import Operation, parse_signature
 
 _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn", "nonlinearity", "non_linearity")
-_SIZES = frozenset("size dim numel stride ndimension element_size is_contiguous".split())
-_SIZE_ATTRIBUTES = frozenset("shape dtype device ndim is_cuda requires_grad layout".split())
+_SIZES = frozenset(["size", "dim", "numel", "stride", "ndimension", "element_size", "is_contiguous"])
+_SIZE_ATTRIBUTES = frozenset(["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"])
 _PLAIN = (int, float, str, bool, type(None), torch.dtype)
 
 
@@ -86,6 +89,7 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
     Args:
         model: the root.
         read_only: path of a layer whose weights are read without a call -> who reads them.
+
     """
     layers: dict[str, Layer] = {}
     first: dict[nn.Module, str] = {}
@@ -244,7 +248,15 @@ class Flattener:
         layer = self.layers[self.capture.paths[module][0]]
         child = self.capture.scopes.get(module)
         if child is None:
-            return Value(self._add(node, scope, calls, env, owner, layer=layer, module=module))
+            recipe = recipe_of(module)
+            given = [env[source] for _, source in occurrences(node)][:1]
+            value = self._around(layer, recipe.before, owner, given[0] if given else Value(None))
+            if recipe.before and given:
+                env = {**env, occurrences(node)[0][1]: value}
+            called = self._add(node, scope, calls, env, owner, layer=layer, module=module)
+            if not recipe.after:
+                return Value(called)
+            return self._around(layer, recipe.after, owner, Value(called))
         outputs = 1
         if not child.reason and not isinstance(child.bodies[self._mode(child)].result, Slot):
             outputs = 0
@@ -259,6 +271,17 @@ class Flattener:
             for name, source in bind_placeholders(child.bodies[self._mode(child)].arguments, node, module).items()
         }
         return _carry(self._expand(child, given, outer), outer)
+
+    def _around(self, layer: Layer, names: tuple[str, ...], owner: Node | None, value: Value) -> Value:
+        """The calls that extend the call of a leaf, one behind the other."""
+        for name in names:
+            child = self.layers[f"{layer.path}.{name}"]
+            module = self.capture.root.get_submodule(child.path)
+            made = self._loose_node(module, owner)
+            made = replace(made, inputs=(Operand("input", 0, value),), linked=value.known)
+            self.nodes[-1] = made
+            value = Value(made, known=value.known)
+        return value
 
     def _call_function(
         self, node: fx.Node, scope: Scope, calls: Calls, env: dict[fx.Node, Any], owner: Node | None
@@ -311,8 +334,9 @@ class Flattener:
             owner=owner,
             composite=composite,
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
-            mode="" if len(calls.nodes[local]) == len(scope.bodies) else next(iter(calls.nodes[local])),
+            mode=owner.mode if owner is not None and owner.mode else _only_mode(calls.nodes[local], scope),
             training=layer.training if layer is not None else scope.module.training,
+            on_layer=layer is not None and _on_layer(scope, module, operation, composite),
         )
         self.nodes.append(made)
         return made
@@ -328,7 +352,14 @@ class Flattener:
                 scope = self.capture.scopes.get(child)
                 if self.layers[self.capture.paths[child][0]].uncallable:
                     continue
+                recipe = recipe_of(child)
+                layer = self.layers[self.capture.paths[child][0]]
+                nothing = Value(None, known=False)
+                if scope is None:
+                    self._around(layer, recipe.before, owner, nothing)
                 outer = self._loose_node(child, owner, composite=scope is not None)
+                if scope is None:
+                    self._around(layer, recipe.after, owner, Value(outer, known=False))
                 if scope is not None and scope.reason:
                     self._expand_opaque(child, outer)
                 elif scope is not None:
@@ -353,15 +384,28 @@ class Flattener:
             composite=composite,
             outputs=operation.outputs if operation is not None else 1,
             training=layer.training,
+            on_layer=True,
         )
         self.nodes.append(made)
         return made
 
 
+def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:
+    return "" if len(bodies) == len(scope.bodies) else next(iter(bodies))
+
+
+def _on_layer(scope: Scope, module: nn.Module | None, operation: Operation | None, composite: bool) -> bool:
+    """Whether an edit around this call extends the layer itself instead of the forward that calls it."""
+    if not scope.sure or (scope.kind == "graph" and is_sequential(scope.module)):
+        return True
+    recipe = recipe_of(module) if module is not None else None
+    if recipe is not None and (recipe.before or recipe.after):
+        return True
+    return operation is not None and operation.outputs != 1 and not composite
+
+
 def node_spelling(module: nn.Module) -> str:
     """How rules spell a module's class: `nn.Conv2d`."""
-    from rewrite.vocabulary import short
-
     return short(qualified(type(module)))
 
 
@@ -458,17 +502,24 @@ def _operands(
     return tuple(found), tuple(slots)
 
 
-def bind_placeholders(arguments: Mapping[str, Structure], node: fx.Node, module: nn.Module) -> dict[str, object]:
-    """What a call passes for each placeholder of the callee's graph: placeholder name -> fx node."""
-    bound = forward_signature(module).bind(None, *node.args, **node.kwargs)
+def bind_placeholders(arguments: Mapping[str, Structure], node: fx.Node, module: nn.Module) -> dict[str, Any]:
+    """What a recorded call passes for each placeholder of the callee's graph: placeholder name -> fx node."""
+    return bind_values(arguments, forward_signature(module), node.args, node.kwargs)
+
+
+def bind_values(
+    arguments: Mapping[str, Structure], signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by placeholder name; `signature` is that of the class's forward, `self` included."""
+    bound = signature.bind(None, *args, **kwargs)
     bound.apply_defaults()
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
 
     def pair(structure: Structure, value: Any) -> None:
         match structure:
             case Placeholder(name):
                 found[name] = value
-            case Container(kind, items):
+            case Container(_, items):
                 for key, item in items:
                     pair(item, value[key])
             case Constant():
@@ -528,9 +579,3 @@ def flatten(
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
         other = Graph(name, nodes, layers, outputs, opaque=opaque)
     return graph, other, calls
-
-
-def signature_of(module: nn.Module) -> inspect.Signature:
-    """Signature of a module's forward without `self`."""
-    signature = forward_signature(module)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])

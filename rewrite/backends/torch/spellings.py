@@ -16,8 +16,7 @@ from rewrite.vocabulary.operation import Operation
 _PLAIN_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 _VIEWS = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze transpose permute t T mT expand expand_as narrow select chunk "
-    "split unbind getitem view_as swapaxes movedim unfold as_strided contiguous detach diagonal tensor_split".split()
+    ["view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "T", "mT", "expand", "expand_as", "narrow", "select", "chunk", "split", "unbind", "getitem", "view_as", "swapaxes", "movedim", "unfold", "as_strided", "contiguous", "detach", "diagonal", "tensor_split"]
 )
 """functions and methods whose result may share memory with their first input"""
 

@@ -8,7 +8,7 @@ forward context is not certain, the leaf's own call is extended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,29 +20,17 @@ from rewrite.backends.torch.layers import Builder, Place
 from rewrite.backends.torch.modules import is_sequential, parent_of, shallow_copy
 from rewrite.backends.torch.reader import Calls, occurrences
 from rewrite.edit import Edit, Initialiser, Insert, NewLayer, Remove, Replace, Update
-from rewrite.errors import Diagnostic
 from rewrite.graph import Layer, Node
-
-
-@dataclass
-class Written:
-    """What a write made."""
-
-    model: nn.Module
-    names: dict[int, list[str]] = field(default_factory=dict)
-    """number of the edit -> paths of the layers that it made"""
 
 
 class Writer:
     """One write: from a capture and the edits of one clause to a new model."""
 
-    def __init__(
-        self, capture: Capture, calls: Mapping[nn.Module, Calls], builder: Builder, *, model: nn.Module | None = None
-    ) -> None:
+    def __init__(self, capture: Capture, calls: Mapping[nn.Module, Calls], builder: Builder) -> None:
         self.capture = capture
         self.calls = calls
         self.builder = builder
-        self.root = shallow_copy(model if model is not None else capture.root)
+        self.root = shallow_copy(capture.root)
         self.copies: dict[nn.Module, nn.Module] = {capture.root: self.root}
         self.fresh: set[nn.Module] = {self.root}
         """modules of this write alone, which may be changed"""
@@ -55,11 +43,10 @@ class Writer:
         self.gone: set[fx.Node] = set()
         self.parameters: dict[torch.Tensor, nn.Parameter] = {}
         self.made: list[str] = []
-        self.extended: set[tuple[str, bool]] = set()
         self.places: dict[str, Place] = {}
 
-    def run(self, edits: Iterable[Edit]) -> Written:
-        """Carries out the edits in order."""
+    def run(self, edits: Iterable[Edit]) -> tuple[nn.Module, dict[int, list[str]]]:
+        """Carries out the edits in order; returns the new model, and the paths of the layers that each edit made."""
         names: dict[int, list[str]] = {}
         with self.builder.own_randomness():
             for number, edit in enumerate(edits):
@@ -81,7 +68,11 @@ class Writer:
             self._follow(
                 module, replace(recipe, bodies=graphs, arguments=scope.body.arguments, sure=scope.sure)
             )
-        return Written(self.root, names)
+        return self.root, names
+
+    def changed_scopes(self) -> list[nn.Module]:
+        """The original modules whose captured graphs this write has edited."""
+        return [scope.module for scope in self.changed.values()]
 
     # ---- copies
 
@@ -163,20 +154,10 @@ class Writer:
     def _original(self, path: str) -> nn.Module:
         return self.capture.root.get_submodule(path)
 
-    def lands_on_layer(self, node: Node) -> bool:
-        """Whether an edit around a call extends the layer itself, since its surroundings are not certain."""
-        if node.layer is None:
-            return False
-        scope = self._scope(node)
-        if scope is None or not scope.sure:
-            return True
-        recipe = recipe_of(self._original(node.layer.path))
-        return bool(recipe.before or recipe.after) or (node.outputs != 1 and not node.composite)
-
     def _insert(self, edit: Insert) -> None:
         node = edit.node
         scope = self._scope(node)
-        if self.lands_on_layer(node):
+        if node.on_layer:
             self._extend(edit)
         elif scope is not None and scope.kind == "list":
             self._insert_entry(edit, scope)
@@ -240,11 +221,7 @@ class Writer:
         names: list[str] = []
         place = self._place(node)
         beside = self._child_name(node, scope)
-        prefix = ""
-        if edit.operand is not None:
-            prefix = "before_" if len(node.inputs) < 2 else f"before_{edit.operand}_"
-            if len(node.inputs) >= 2:
-                prefix = "before_"
+        prefix = "" if edit.operand is None else "before_"
         stem = node.local if edit.operand is None or len(node.inputs) < 2 else f"{node.local}_{edit.operand}"
         self._slow_path(scope.path)
         for new in edit.layers:
@@ -330,6 +307,9 @@ class Writer:
         place = self._place(node)
         beside = self._child_name(node, scope)
         self._slow_path(scope.path)
+        if is_sequential(scope.module):
+            self._replace_entry(node, scope, new, place)
+            return
         names = []
         for item in new:
             names.append(
@@ -350,9 +330,18 @@ class Writer:
             call.replace_all_uses_with(value)
             graph.erase_node(call)
 
+    def _replace_entry(self, node: Node, scope: Scope, new: tuple[NewLayer, ...], place: Place) -> None:
+        """One entry of a Sequential, where other entries are the same layer."""
+        layers = [self.builder.build(item, place) for item in new]
+        made = layers[0] if len(layers) == 1 else nn.Sequential(*layers).train(place.training)
+        entry = self._entry(scope, node)
+        self.mutable(scope.path)._modules[entry] = made
+        self.fresh.update(made.modules())
+        self.made.append(f"{scope.path}.{entry}".lstrip("."))
+
     def _remove(self, node: Node) -> None:
         scope = self._scope(node)
-        if node.layer is not None and (scope is None or not scope.sure):
+        if node.layer is not None and (scope is None or node.on_layer):
             place = self._place_at(node.layer.path, node.training)
             identity = nn.Identity().train(place.training)
             for path in (node.layer.path, *node.layer.aliases):
@@ -457,14 +446,19 @@ class Writer:
     def _set_attribute(self, path: str, name: str, value: object) -> None:
         module = self.mutable(path)
         self._slow_path(path)
-        if name in module._modules:  # an activation kept as a child
-            module._modules[name] = value if isinstance(value, nn.Module) else nn.Identity()
-        elif name in module._parameters and value is None:
+        if name in module._parameters and value is None:
             module._parameters[name] = None
-        elif callable(module.__dict__.get(name)):
-            module.__dict__[name] = nn.Identity()
+        elif name in module._modules or callable(module.__dict__.get(name)):  # the activation of a module
+            layer = nn.Identity().train(module.training)
+            if isinstance(value, NewLayer):
+                layer = self.builder.build(value, self._place_at(path, module.training))
+            module.__dict__.pop(name, None)
+            module._modules[name] = layer
         else:
             setattr(module, name, value)
+            if name == "padding" and hasattr(module, "_reversed_padding_repeated_twice"):
+                # a convolution keeps its padding in the form that F.pad takes as well
+                module._reversed_padding_repeated_twice = [p for pad in reversed(value) for p in (pad, pad)]  # type: ignore[call-overload,assignment]
 
     def _update_call(self, node: Node, changes: Mapping[str, object]) -> None:
         scope = self._scope(node)
@@ -551,11 +545,3 @@ def keep_equal_weights(old: nn.Module, new: nn.Module) -> None:
         return
     new._parameters.update(old._parameters)
     new._buffers.update(old._buffers)
-
-
-def refuse_unwritable(node: Node, why: str) -> Exception:
-    """The error for a call that no edit can reach."""
-    return Diagnostic("RW320", f"`{node.name}` cannot be edited: {why}").error()
-
-
-__all__ = ["Writer", "Written", "is_sequential"]

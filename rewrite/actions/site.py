@@ -1,0 +1,300 @@
+"""`Site`: one match while its edits are being planned, and `Desk`: what planning needs to know of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rewrite.actions.action import LayerSpec
+from rewrite.edit import Edit, NewLayer
+from rewrite.errors import Diagnostic
+from rewrite.expression import Expression, ReadAttribute, Relate, evaluate
+from rewrite.graph import Graph, Node, Operand, TensorType
+from rewrite.inference import Inference
+from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary.operation import Operation, Shape
+
+Trial = Callable[[Sequence[NewLayer], tuple[int, ...]], tuple[int, ...] | str]
+"""(layers, shape of the input) -> shape behind them, or why they do not take it; nothing is computed"""
+
+_EXTENTS = (23, 30)
+"""two different extents for the axes behind the channels, when the real ones are not known"""
+
+
+@dataclass(eq=False)
+class Site:
+    """One match."""
+
+    node: Node
+    operand: Operand | None
+    names: Mapping[str, object]
+    inserts: list[list[NewLayer]] = field(default_factory=list)
+    """the chains that the clause inserts here, in text order"""
+    changes: list[str] = field(default_factory=list)
+    """what happens here, one line each, beside the inserts"""
+    inferred: dict[str, object] = field(default_factory=dict)
+    operations: int = 0
+    """by how many calls one forward pass grows here, beside the inserts"""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What is edited: equal for the calls that one edit changes together."""
+        number = -1 if self.operand is None else self.operand.number
+        if self.node.on_layer and self.node.layer is not None:
+            return "", self.node.layer.path, number
+        return self.node.scope, self.node.local, number
+
+
+@dataclass(eq=False)
+class Desk:
+    """Everything that the actions of one clause plan with."""
+
+    graph: Graph
+    inference: Inference
+    text: str
+    """the clause, which seeds the new weights"""
+    read: ReadAttribute
+    relate: Relate
+    trial: Trial
+    calls: Mapping[str, tuple[Node, ...]]
+    """layer path -> its calls in either mode"""
+    edits: list[Edit] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
+    shape_changes: list[Diagnostic] = field(default_factory=list)
+    """sites where the shape changes or cannot be told, each an error unless the output is checked by a run"""
+
+    # ---- values
+
+    def value(self, expression: Expression, site: Site) -> object:
+        """The value of an expression at a site."""
+        return evaluate(expression, site.names, self.read, self.relate)
+
+    def incoming(self, site: Site) -> TensorType:
+        """Type of the value on the edge of a position, or of the input of a call that is replaced."""
+        if site.operand is not None:
+            return self._operand_type(site.node, site.operand)
+        return self.inference.behind(site.node) if site.node.linked else self._stated_output(site.node)
+
+    def input_of(self, node: Node) -> TensorType:
+        """Type of the first input of a call."""
+        if node.inputs:
+            return self._operand_type(node, node.inputs[0])
+        return self._stated_input(node)
+
+    def _operand_type(self, node: Node, operand: Operand) -> TensorType:
+        found = self.inference.type_of(operand.value)
+        if found.shape is None and not found.sizes and operand.number == 0:
+            stated = self._stated_input(node)
+            return TensorType(stated.sizes, found.rank or stated.rank, stated.shape)
+        return found
+
+    def _stated_input(self, node: Node) -> TensorType:
+        """What a layer says of its own input; what is inside an outer call says it for that."""
+        exact = self.graph.types.get((node.index, ("input",)))
+        if exact is not None:
+            return exact
+        operation = OPERATIONS.get(node.operation or "")
+        sizes: dict[int, int] = {}
+        if operation is not None and (node.layer is None or node.layer.exact):
+            for argument, axis in operation.reads.items():
+                stated = node.attributes.get(argument)
+                if isinstance(stated, int):
+                    sizes[axis] = stated
+                elif isinstance(stated, tuple) and stated:
+                    sizes[axis] = stated[-1]
+        elif node.composite:
+            first = next((n for n in self.graph.nodes[node.index + 1 :] if not n.composite), None)
+            if first is not None and _inside(first, node):
+                return self._stated_input(first)
+        return TensorType(sizes, operation.rank if operation is not None else None)
+
+    def _stated_output(self, node: Node) -> TensorType:
+        exact = self.graph.types.get((node.index, ()))
+        if exact is not None:
+            return exact
+        operation = OPERATIONS.get(node.operation or "")
+        if operation is None:
+            return TensorType()
+        if operation.shape is Shape.SAME:
+            return self._stated_input(node)
+        sizes = {
+            axis: stated
+            for argument, axis in operation.writes.items()
+            if isinstance(stated := node.attributes.get(argument), int)
+        }
+        return TensorType(sizes, operation.rank)
+
+    # ---- new layers
+
+    def chain(
+        self, specs: Sequence[LayerSpec], site: Site, incoming: TensorType, inherit: Mapping[str, object] | None = None
+    ) -> list[NewLayer]:
+        """The layers of a flow with all arguments known, each fed by the one before it.
+
+        Raises:
+            SiteError: an argument is neither given nor to be had from the site (RW202).
+
+        """
+        made: list[NewLayer] = []
+        for number, spec in enumerate(specs):
+            new = self._layer(spec, site, incoming, inherit, number)
+            made.append(new)
+            site.inferred.update(new.inferred)
+            incoming = behind_layer(new, incoming)
+        return made
+
+    def _layer(
+        self, spec: LayerSpec, site: Site, incoming: TensorType, inherit: Mapping[str, object] | None, number: int
+    ) -> NewLayer:
+        arguments = tuple(self.value(item, site) for item in spec.arguments)
+        keywords = {key: self.value(item, site) for key, item in spec.keywords}
+        seed = f"{self.text}\0{site.node.name}\0{site.node.local}\0{len(site.inserts)}.{number}"
+        if spec.operation is None:
+            return NewLayer(None, spec.external, arguments, keywords, seed, spec.span)
+        operation = OPERATIONS[spec.operation]
+        given = dict(zip((p.name for p in operation.parameters), arguments, strict=False)) | keywords
+        inferred: dict[str, object] = {}
+        for parameter in operation.parameters:
+            name = parameter.name
+            if name in given:
+                if name in operation.reads:
+                    self._check_given(operation, name, given[name], incoming, site, spec.span)
+                continue
+            if inherit is not None and name in inherit:
+                keywords[name] = given[name] = inherit[name]
+            elif not parameter.required:
+                continue
+            elif name in operation.reads:
+                size = _size_for(operation, name, incoming)
+                if size is None:
+                    raise self._cannot_infer(operation, name, site, spec.span)
+                keywords[name] = given[name] = inferred[name] = size
+            elif name in operation.defaults and operation.defaults[name] in given:
+                keywords[name] = given[name] = inferred[name] = given[operation.defaults[name]]
+            else:
+                raise Diagnostic(
+                    "RW202",
+                    f"`{operation.name}` needs `{name}`, which nothing at `{site.node.name}` tells",
+                    spec.span,
+                    help=f"give it: `{operation.name}({name}=...)`; the signature is "
+                    f"`{operation.name}({operation.signature})`",
+                ).error()
+        return NewLayer(operation.name, None, arguments, keywords, seed, spec.span, inferred)
+
+    def _check_given(
+        self, operation: Operation, name: str, value: object, incoming: TensorType, site: Site, span: Span
+    ) -> None:
+        known = _size_for(operation, name, incoming)
+        stated = value[-1] if isinstance(value, tuple) and value else value
+        if known is not None and isinstance(stated, int) and stated != known:
+            raise Diagnostic(
+                "RW106",
+                f"`{operation.name}({name}={value!r})` does not fit `{site.node.name}`, where that size is {known}",
+                span,
+                help=f"leave `{name}` out, and each site supplies its own",
+            ).error()
+
+    def _cannot_infer(self, operation: Operation, name: str, site: Site, span: Span) -> Exception:
+        axis = operation.reads[name]
+        which = "number of channels" if axis == 1 else "last size"
+        where = f"in front of input {site.operand.name} of" if site.operand is not None else "behind"
+        notes = [f"the {which} {where} `{site.node.name}` ({site.node.spelling}) follows from no layer around it"]
+        if operation.name == "BatchNorm2d" and self.incoming(site).rank == 2:
+            notes.append("the value there has two axes, so `BatchNorm1d` is the one that fits")
+        return Diagnostic(
+            "RW202",
+            f"`{name}` of `{operation.name}` cannot be inferred at `{site.node.name}`",
+            span,
+            notes=tuple(notes),
+            help=f"give an example input (`example_inputs=`, `--input 1x3x224x224`), or write `{operation.name}({name}=...)`",
+        ).error()
+
+    # ---- shapes
+
+    def check_inserted(self, site: Site, layers: Sequence[NewLayer], incoming: TensorType) -> None:
+        """Notes a chain that would change the shape of the value it is inserted on."""
+        if all(n.operation is not None and OPERATIONS[n.operation].shape is Shape.SAME for n in layers):
+            return
+        for shape in self.samples(incoming, layers):
+            got = self.trial(layers, shape)
+            if got != shape:
+                self._note_shape(site, layers, shape, got, known=bool(incoming.sizes) or incoming.shape is not None)
+                return
+
+    def _note_shape(
+        self, site: Site, layers: Sequence[NewLayer], shape: tuple[int, ...], got: tuple[int, ...] | str, *, known: bool
+    ) -> None:
+        text = " -> ".join(str(layer) for layer in layers)
+        if isinstance(got, str) and not known:
+            self.shape_changes.append(
+                Diagnostic(
+                    "RW203",
+                    f"the shape at `{site.node.name}` is not known, so `{text}` cannot be checked there",
+                    layers[0].span,
+                    notes=(f"tried with {shape}: {got}",),
+                    help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+                )
+            )
+            return
+        result = f"does not take a value of shape {shape}: {got}" if isinstance(got, str) else f"turns {shape} into {got}"
+        self.shape_changes.append(
+            Diagnostic(
+                "RW310",
+                f"`{text}` {result} at `{site.node.name}`",
+                layers[0].span,
+                notes=("sizes behind the channels stand for any size",) if site.names and not self.graph.types else (),
+                help="choose arguments that keep the shape (for a convolution `padding = (kernel_size - 1) / 2`), "
+                "or give an example input and the output itself is checked",
+            )
+        )
+
+    def samples(self, incoming: TensorType, layers: Sequence[NewLayer]) -> list[tuple[int, ...]]:
+        """Shapes to try a chain with: the real one, or two that agree with what is known."""
+        if incoming.shape is not None:
+            return [incoming.shape]
+        first = OPERATIONS.get(layers[0].operation or "")
+        rank = incoming.rank or (first.rank if first is not None else None)
+        channels, last = incoming.sizes.get(1), incoming.sizes.get(-1)
+        if rank is None:
+            rank = 2 if last is not None or channels is None else 4
+        if rank == 2:
+            return [(2, last or channels or 8)]
+        return [(2, channels or 8, *([extent] * (rank - 3)), last or extent) for extent in _EXTENTS]
+
+
+def behind_layer(new: NewLayer, incoming: TensorType) -> TensorType:
+    """What is known of the value behind a new layer."""
+    operation = OPERATIONS.get(new.operation or "")
+    if operation is None:
+        return TensorType()
+    if operation.shape is Shape.SAME:
+        return incoming
+    given = dict(zip((p.name for p in operation.parameters), new.arguments, strict=False)) | dict(new.keywords)
+    sizes = {axis: size for name, axis in operation.writes.items() if isinstance(size := given.get(name), int)}
+    if operation.shape is Shape.CHANNELS and (channels := incoming.size(1)) is not None:
+        sizes.setdefault(1, channels)
+    rank = operation.rank if operation.rank is not None else incoming.rank if operation.family == "linear" else None
+    return TensorType(sizes, rank)
+
+
+def _size_for(operation: Operation, name: str, incoming: TensorType) -> int | None:
+    axis = operation.reads[name]
+    size = incoming.size(axis)
+    if size is None and axis == 1 and operation.rank is None and incoming.rank in (None, 2) and incoming.shape is None:
+        size = incoming.size(-1)  # BatchNorm1d behind a Linear: with two axes the last is the channel axis
+    return size
+
+
+def inner_calls(graph: Graph, outer: Node) -> int:
+    """How many calls of layers and functions an outer call makes."""
+    return sum(not node.composite and _inside(node, outer) for node in graph.nodes[outer.index + 1 :])
+
+
+def _inside(node: Node, outer: Node) -> bool:
+    owner = node.owner
+    while owner is not None:
+        if owner is outer:
+            return True
+        owner = owner.owner
+    return False

@@ -1,0 +1,134 @@
+"""What a framework's backend can do: the protocol, and the values that pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rewrite.edit import Edit, NewLayer
+from rewrite.graph import Graph
+
+
+@dataclass(frozen=True)
+class Example:
+    """Arguments of one call of a model."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model holds."""
+
+    layers: int
+    parameters: int
+    trainable: int
+    keys: tuple[str, ...]
+    """of its state_dict, in order"""
+    parameters_by_key: Mapping[str, tuple[int, tuple[int, ...], bool]]
+    """key -> how many numbers, shape, whether they learn"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a model did on an example input, computed on shapes only."""
+
+    output: object
+    """the structure of the output, each tensor as (shape, dtype)"""
+    calls: Mapping[str, int]
+    """layer path -> how often it was called"""
+
+
+@dataclass
+class Written:
+    """What a write made."""
+
+    model: Any
+    names: Mapping[int, Sequence[str]]
+    """number of the edit -> paths of the layers that it made"""
+
+
+class Reading(Protocol):
+    """A model as it was read; calls are read from its forwards when they are first asked for."""
+
+    @property
+    def layers(self) -> Graph:
+        """All layers, no calls: nothing is captured for it."""
+        ...
+
+    @property
+    def graph(self) -> Graph:
+        """All layers and calls, in the model's present mode."""
+        ...
+
+    @property
+    def other(self) -> Graph | None:
+        """The same in the other of train and eval mode, where some forward asks which it is."""
+        ...
+
+
+class Backend(Protocol):
+    """One framework: it reads, writes and runs models."""
+
+    name: str
+
+    def handles(self, model: object) -> bool:
+        """Whether `model` is of this framework."""
+        ...
+
+    def class_names(self, model: Any) -> frozenset[str]:
+        """Bare names of the classes of all layers and their bases."""
+        ...
+
+    def dotted_name(self, cls: object) -> str:
+        """Dotted name of a class that the caller gave."""
+        ...
+
+    def read(
+        self, model: Any, *, example: Example | None = None, name: str = "", before: Reading | None = None
+    ) -> Reading:
+        """Reads a model; it is not changed and none of its layers is run.
+
+        Args:
+            model: the model.
+            example: arguments that the forwards are read with and exact shapes come from.
+            name: what reports call the model.
+            before: an earlier reading, whose unchanged parts are taken over.
+
+        """
+        ...
+
+    def write(
+        self, reading: Reading, edits: Sequence[Edit], modules: Mapping[str, Callable[..., Any]], seed: int
+    ) -> Written:
+        """A changed copy of the model; what is not edited is shared with it."""
+        ...
+
+    def trial(
+        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+    ) -> tuple[int, ...] | str:
+        """Shape that new layers make of a shape, or why they do not take it."""
+        ...
+
+    def size(self, model: Any) -> Size:
+        """Counts of a model."""
+        ...
+
+    def run(self, model: Any, example: Example) -> Ran:
+        """Runs a model on shapes only, in its present mode.
+
+        Raises:
+            SiteError: it does not run on this example (RW203).
+
+        """
+        ...
+
+    def history(self, model: Any) -> tuple[str, ...]:
+        """Marks of the clauses that were applied to this model before."""
+        ...
+
+    def set_history(self, model: Any, marks: tuple[str, ...]) -> None:
+        """Leaves the marks on a model that a write has made."""
+        ...

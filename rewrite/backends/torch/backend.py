@@ -1,0 +1,161 @@
+"""The PyTorch backend: `torch.nn.Module`s read, written and run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from rewrite.backends.backend import Example, Ran, Reading, Size, Written
+from rewrite.backends.torch.capture import Capture, capture
+from rewrite.backends.torch.layers import Builder, trial
+from rewrite.backends.torch.reader import Calls, flatten, read_layers
+from rewrite.backends.torch.run import record_types, run_on_shapes
+from rewrite.backends.torch.spellings import is_leaf, qualified
+from rewrite.backends.torch.writer import Writer
+from rewrite.edit import Edit, NewLayer
+from rewrite.graph import Graph
+
+_HISTORY = "_rewrite_history"
+
+
+class TorchReading:
+    """A model whose forwards are captured when a call in them is first asked for."""
+
+    def __init__(self, model: nn.Module, example: Example | None, name: str, before: TorchReading | None) -> None:
+        self.model = model
+        self.example = example
+        self.name = name or type(model).__name__
+        self.before = before
+
+    @functools.cached_property
+    def layers(self) -> Graph:
+        """All layers, no calls."""
+        return Graph(self.name, (), read_layers(self.model, {}))
+
+    @functools.cached_property
+    def capture(self) -> Capture:
+        """Every forward."""
+        known = {}
+        if self.before is not None:
+            known = dict(self.before.capture.scopes) if "capture" in self.before.__dict__ else {}
+            self.before = None  # one step back is enough, and the model before need not be kept alive
+        example = (self.example.args, dict(self.example.kwargs)) if self.example is not None else None
+        return capture(self.model, known, example)
+
+    @functools.cached_property
+    def _flat(self) -> tuple[Graph, Graph | None, dict[nn.Module, Calls]]:
+        layers = read_layers(self.model, self.capture.read_only)
+        graph, other, calls = flatten(self.capture, layers, self.name)
+        if self.example is not None:
+            graph = replace(graph, types=record_types(self.capture, graph, self.example))
+        return graph, other, calls
+
+    @property
+    def graph(self) -> Graph:
+        """All layers and calls, in the model's present mode."""
+        return self._flat[0]
+
+    @property
+    def other(self) -> Graph | None:
+        """The same in the other mode, where there is a difference."""
+        return self._flat[1]
+
+    @property
+    def calls(self) -> dict[nn.Module, Calls]:
+        """The calls of each captured scope by name; empty as long as none was asked for."""
+        return self._flat[2] if "_flat" in self.__dict__ else {}
+
+    @property
+    def known(self) -> Capture:
+        """What is captured so far; without captures the paths of the modules are enough for edits of layers."""
+        if "capture" in self.__dict__:
+            return self.capture
+        paths: dict[nn.Module, tuple[str, ...]] = {}
+        for path, module in self.model.named_modules(remove_duplicate=False):
+            paths[module] = (*paths.get(module, ()), path)
+        return Capture(self.model, paths, {}, {})
+
+
+class TorchBackend:
+    """See `rewrite.backends.backend.Backend`."""
+
+    name = "torch"
+
+    def handles(self, model: object) -> bool:
+        """Whether it is a module."""
+        return isinstance(model, nn.Module)
+
+    def class_names(self, model: nn.Module) -> frozenset[str]:
+        """Bare names of the classes of all layers and their bases."""
+        classes = {type(module) for module in model.modules()}
+        return frozenset(base.__name__ for cls in classes for base in cls.__mro__ if base not in (nn.Module, object))
+
+    def dotted_name(self, cls: object) -> str:
+        """Dotted name of a class."""
+        return qualified(cls) if isinstance(cls, type) else ""
+
+    def read(
+        self, model: nn.Module, *, example: Example | None = None, name: str = "", before: Reading | None = None
+    ) -> TorchReading:
+        """A reading; forwards are captured on demand."""
+        return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None)
+
+    def write(
+        self, reading: Reading, edits: Sequence[Edit], modules: Mapping[str, Callable[..., Any]], seed: int
+    ) -> Written:
+        """A changed copy. The reading is used up by it: its graphs have become those of the copy."""
+        assert isinstance(reading, TorchReading), "a reading is written by the backend that made it"
+        writer = Writer(reading.known, reading.calls, Builder(modules, seed))
+        model, names = writer.run(edits)
+        for module in writer.changed_scopes():
+            reading.known.scopes.pop(module, None)
+        return Written(model, names)
+
+    def trial(
+        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+    ) -> tuple[int, ...] | str:
+        """Runs new layers on the meta device."""
+        return trial(layers, shape, Builder(modules, 0))
+
+    def size(self, model: nn.Module) -> Size:
+        """Counts of a model; a parameter that is used twice counts once."""
+        layers = 0
+        keys: list[str] = []
+        numbers: dict[nn.Parameter, tuple[int, bool]] = {}
+        by_key: dict[str, tuple[int, tuple[int, ...], bool]] = {}
+        inside: set[nn.Module] = set()
+        for path, module in model.named_modules(remove_duplicate=False):
+            prefix = f"{path}." if path else ""
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    keys.append(prefix + name)
+                    size, learns = parameter.numel(), parameter.requires_grad
+                    numbers[parameter] = (size, learns)
+                    by_key[prefix + name] = (size, tuple(parameter.shape), learns)
+            for name, buffer in module._buffers.items():
+                if buffer is not None and name not in module._non_persistent_buffers_set:
+                    keys.append(prefix + name)
+            if is_leaf(module) and module not in inside:
+                layers += 1
+                inside.update(module.modules())  # an attention layer's projections are parts of it
+        parameters = sum(number for number, _ in numbers.values())
+        return Size(layers, parameters, sum(n for n, learns in numbers.values() if learns), tuple(keys), by_key)
+
+    def run(self, model: nn.Module, example: Example) -> Ran:
+        """Runs a model on fake tensors."""
+        return run_on_shapes(model, example)
+
+    def history(self, model: nn.Module) -> tuple[str, ...]:
+        """Marks on the root module, which travel with copies and pickles of it."""
+        found: tuple[str, ...] = model.__dict__.get(_HISTORY, ())
+        return found
+
+    def set_history(self, model: nn.Module, marks: tuple[str, ...]) -> None:
+        """Sets the marks on a fresh root."""
+        model.__dict__[_HISTORY] = marks
+
+

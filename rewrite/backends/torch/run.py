@@ -1,0 +1,181 @@
+"""Running a model on shapes only: fake tensors take the place of every weight and input, so nothing is computed.
+
+A copy of the module tree runs; neither the model nor its running statistics see any of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+from rewrite.backends.backend import Example, Ran
+from rewrite.backends.torch.capture import Capture, Scope, forward_signature
+from rewrite.backends.torch.generated import base_of
+from rewrite.backends.torch.reader import bind_values
+from rewrite.errors import Diagnostic
+from rewrite.graph import Graph, TensorType
+
+Part = tuple[int | str, ...]
+
+
+def run_on_shapes(model: nn.Module, example: Example) -> Ran:
+    """Output structure and calls of one forward pass in the model's present mode.
+
+    Raises:
+        SiteError: the model does not run on the example (RW203).
+
+    """
+    calls: Counter[str] = Counter()
+
+    def watch(twin: nn.Module) -> None:
+        for path, module in twin.named_modules():
+            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
+
+    output = _forward(model, example, watch, calls.clear)
+    return Ran(_described(output), dict(calls))
+
+
+def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tuple[int, Part], TensorType]:
+    """Exact shapes of every value that the example produces: (node index, part) -> type."""
+    seen: dict[tuple[str, str], Any] = {}
+
+    def watch(twin: nn.Module) -> None:
+        modules = dict(twin.named_modules(remove_duplicate=False))
+        for scope in capture.scopes.values():
+            if not scope.reason:
+                modules[scope.path].__dict__["forward"] = _Recorder(scope, modules[scope.path], seen)
+        for path, module in modules.items():
+            module.register_forward_hook(_layer_hook(path, seen), with_kwargs=True)
+
+    _forward(capture.root, example, watch, seen.clear)
+    types: dict[tuple[int, Part], TensorType] = {}
+    for node in graph.nodes:
+        value = seen.get((node.scope, node.local)) if node.local else seen.get((node.name, ""))
+        _note(types, node.index, (), value)
+        first = seen.get((node.layer.path, "input")) if node.layer is not None else None
+        if first is not None:
+            _note(types, node.index, ("input",), first)
+    return types
+
+
+def _note(types: dict[tuple[int, Part], TensorType], index: int, part: Part, value: Any) -> None:
+    if isinstance(value, torch.Size):
+        types[(index, part)] = TensorType(shape=tuple(value), rank=len(value))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _note(types, index, (*part, key), item)
+
+
+class _Recorder:
+    """Runs a captured forward node by node and keeps each result's shape."""
+
+    def __init__(self, scope: Scope, module: nn.Module, seen: dict[tuple[str, str], Any]) -> None:
+        self.scope = scope
+        self.module = module
+        self.seen = seen
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = self.scope.current
+        if len(self.scope.bodies) == 2:
+            mode = "train" if self.module.training else "eval"
+        body = self.scope.bodies[mode]
+        given = bind_values(body.arguments, forward_signature(self.scope.module), args, kwargs)
+        order = [given[str(node.target)] for node in body.graph.nodes if node.op == "placeholder"]
+        return _Interpreter(self.module, body.graph, self.scope.path, self.seen).run(*order)
+
+
+class _Interpreter(fx.Interpreter):
+    def __init__(self, module: nn.Module, graph: fx.Graph, path: str, seen: dict[tuple[str, str], Any]) -> None:
+        super().__init__(module, graph=graph)  # type: ignore[arg-type]
+        self.path = path
+        self.seen = seen
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        self.seen.setdefault((self.path, n.name), _shape(result))
+        return result
+
+
+def _layer_hook(path: str, seen: dict[tuple[str, str], Any]) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        first = next((item for item in (*args, *kwargs.values()) if isinstance(item, torch.Tensor)), None)
+        seen.setdefault((path, "input"), _shape(first))
+        seen.setdefault((path, ""), _shape(output))
+
+    return hook
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.shape
+    if isinstance(value, tuple | list):
+        return {number: _shape(item) for number, item in enumerate(value)}
+    if isinstance(value, dict):
+        return {key: _shape(item) for key, item in value.items()}
+    return None
+
+
+def _described(output: Any) -> object:
+    leaves, structure = pytree.tree_flatten(output)
+    shown = [
+        (tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+        for leaf in leaves
+    ]
+    return structure, shown
+
+
+def _forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
+    """One forward pass of a watched copy: in the model's mode, or in eval mode where only that works."""
+    problem: Exception | None = None
+    for training in (None, False):
+        forget()
+        try:
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+            twin = _twin(model, mode)
+            if training is False:
+                if not model.training:
+                    break
+                twin.eval()
+            watch(twin)
+            args, kwargs = pytree.tree_map(
+                lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf,
+                (example.args, dict(example.kwargs)),
+            )
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings(), mode:
+                warnings.simplefilter("ignore")
+                return twin(*args, **kwargs)
+        except Exception as error:
+            problem = problem or error
+    # What depends on values (masks, boxes) cannot run on shapes; then the copy computes.
+    forget()
+    try:
+        twin = copy.deepcopy(model)
+        watch(twin)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return twin(*example.args, **example.kwargs)
+    except Exception as error:
+        problem = error
+    text = str(problem).strip().splitlines()
+    raise Diagnostic(
+        "RW203",
+        f"`{base_of(type(model)).__name__}` does not run on the example input: {text[0] if text else problem!r}",
+        help="give inputs that the model takes: one tensor, a tuple of arguments, or a dict of keywords",
+    ).error() from problem
+
+
+def _twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of the module tree over fake weights; no weight is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        fake = mode.from_tensor(tensor)
+        memo[id(tensor)] = nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
+    return copy.deepcopy(model, memo)

@@ -1,0 +1,445 @@
+"""`match(clause, graph)`: the sites of a clause, and why near misses are none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rewrite.errors import Diagnostic, nearest
+from rewrite.expression import Expression, evaluate, truth
+from rewrite.graph import Graph, Layer, Node, Operand, Value
+from rewrite.pattern import Anything, Kind, Path, Selector, Unit
+from rewrite.rule import Clause
+from rewrite.selectors import attribute, kind, path, position, relation, scope
+from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """One site: the matched call, the side of it that is meant, and the names bound there."""
+
+    node: Node
+    operand: Operand | None = None
+    """`before`, `between`: the input whose edge is meant; None: the output, or the call itself"""
+    names: Mapping[str, Node] = field(default_factory=dict)
+    """captures, and `prev` or `next` where there is just one"""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What selectors need beside the graph."""
+
+    constants: Mapping[str, object]
+    classes: Mapping[str, str]
+    """names given by the caller -> dotted name of the class"""
+
+
+@dataclass
+class Found:
+    """The result of matching one selector."""
+
+    nodes: list[tuple[Node, Unit]]
+    failures: dict[str, Counter[str]]
+    """stage (`base`, `tests`, `in`, `except`, `where`) -> why, how often"""
+    passed: Counter[str]
+    """stage -> how many nodes came as far as it and passed"""
+    unlinked: str = ""
+    """why neighbours could not be asked for, where that made the difference"""
+
+
+class Matcher:
+    """Matches selectors on one graph."""
+
+    def __init__(self, graph: Graph, context: Context) -> None:
+        self.graph = graph
+        self.context = context
+
+    # ---- clauses
+
+    def sites(self, clause: Clause) -> tuple[list[Match], Found]:
+        """All sites of a clause, in order of execution."""
+        found = self.select(clause.selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
+        match clause.header:
+            case "before":
+                return [m for node, unit in found.nodes for m in self._before(clause.selector, node, unit)], found
+            case "between":
+                return self._between(clause, found)
+            case "after":
+                return [Match(node, None, _captured(clause.selector, node, prev=node)) for node, _ in found.nodes], found
+            case _:
+                return [Match(node, None, _captured(clause.selector, node)) for node, _ in found.nodes], found
+
+    def _before(self, selector: Selector, node: Node, unit: Unit) -> list[Match]:
+        return [
+            Match(node, operand, _captured(selector, node, next=node, prev=operand.value.producer))
+            for operand in self._ports(node, unit)
+        ]
+
+    def _ports(self, node: Node, unit: Unit) -> list[Operand]:
+        if unit.port == "*":
+            return list(node.inputs)
+        if unit.port is None:
+            if len(node.inputs) == 1:
+                return list(node.inputs)
+            if not node.linked and node.layer is not None:
+                return [Operand("input", 0, Value(None, known=False))]
+            if not node.inputs:
+                raise Diagnostic(
+                    "RW204", f"`{node.name}` has no input that is a value of the model", unit.span
+                ).error()
+            listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs)
+            raise Diagnostic(
+                "RW204",
+                f"`{node.name}` has {len(node.inputs)} inputs; which one is meant?",
+                unit.span,
+                notes=(f"its inputs are {listed}",),
+                help=f"name one, `{unit_text(unit)}@{node.inputs[0].name}`, or all, `{unit_text(unit)}@*`",
+            ).error()
+        for operand in node.inputs:
+            if unit.port in (operand.name, operand.number):
+                return [operand]
+        if not node.linked and unit.port in (0, "input", "query"):
+            return [Operand("input", 0, Value(None, known=False))]
+        listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is known"
+        raise Diagnostic(
+            "RW204",
+            f"`{node.name}` has no input `@{unit.port}`",
+            unit.span,
+            notes=(f"its inputs are {listed}",),
+        ).error()
+
+    def _between(self, clause: Clause, firsts: Found) -> tuple[list[Match], Found]:
+        assert clause.second is not None, "between has two selectors"
+        seconds = self.select(clause.second, self.graph.nodes)
+        wanted = {node.index for node, _ in firsts.nodes}
+        sites: list[Match] = []
+        taken: set[tuple[int, tuple[int | str, ...], int, str, int]] = set()
+        for node, unit in seconds.nodes:
+            for operand in node.inputs:
+                if unit.port not in (None, "*", operand.name, operand.number):
+                    continue
+                producer = next((p for p in relation.producers(operand.value) if p.index in wanted), None)
+                if producer is None or any(outer.index == producer.index for outer in _owners(node)):
+                    continue
+                key = (producer.index, operand.value.index, node.index, operand.name, operand.number)
+                if key in taken:
+                    continue
+                taken.add(key)
+                names = {**_captured(clause.selector, producer), **_captured(clause.second, node)}
+                sites.append(Match(node, operand, {**names, "prev": producer, "next": node}))
+        # An outer call and the call inside it may both take the value: the outermost one that is named is meant.
+        chosen = {match.node.index for match in sites}
+        sites = [m for m in sites if not any(outer.index in chosen for outer in _owners(m.node))]
+        if not sites:
+            firsts.failures["between"] = Counter(
+                {f"{len(firsts.nodes)} calls fit the first selector and {len(seconds.nodes)} the second, "
+                 "but no value goes directly from one to the other": 1}
+            )
+        return sites, firsts
+
+    @staticmethod
+    def layers_only(clause: Clause) -> bool:
+        """Whether a clause is about layers, called or not, so that no forward needs to be read for it."""
+        return clause.header is None and all(getattr(action, "on_layers", False) for action in clause.actions)
+
+    def layer_nodes(self) -> list[Node]:
+        """Every layer, called or not, in the form of a call: what `freeze` and `reset` choose from."""
+        return [scope.as_node(layer) for layer in self.graph.layers.values()]
+
+    # ---- selectors
+
+    def select(self, selector: Selector, nodes: Iterable[Node]) -> Found:
+        """The calls that a selector chooses, in the order of `nodes`."""
+        found = Found([], {}, Counter())
+        candidates = list(nodes)
+        per_unit: list[tuple[int, Node, Unit]] = []
+        taken: set[int] = set()
+        for unit in selector.alternatives:
+            passed = [(number, node) for number, node in enumerate(candidates) if self._chosen(selector, unit, node, found)]
+            if unit.pick is not None:
+                passed = self._pick(selector, unit, passed)
+            for number, node in passed:
+                if number not in taken:
+                    taken.add(number)
+                    per_unit.append((number, node, unit))
+        per_unit.sort(key=lambda item: item[0])
+        found.nodes = [(node, unit) for _, node, unit in per_unit]
+        return found
+
+    def _pick(self, selector: Selector, unit: Unit, passed: list[tuple[int, Node]]) -> list[tuple[int, Node]]:
+        """Applies `first`, `last`, ...: per `within` instance where there is one, else over the model."""
+        assert unit.pick is not None, "called for a unit with a pick"
+        if not selector.within:
+            return position.choose(unit.pick, passed)
+        groups: dict[str, list[tuple[int, Node]]] = {}
+        for number, node in passed:
+            groups.setdefault(self._instance(selector, node), []).append((number, node))
+        return [item for group in groups.values() for item in position.choose(unit.pick, group)]
+
+    def _instance(self, selector: Selector, node: Node) -> str:
+        """Path of the module that a `within` names, around this call."""
+        units = selector.within[-1]
+        for where, layer in scope.enclosing(self.graph, node):
+            if layer is not None and layer is not node.layer and any(self._unit_is_layer(u, where, layer) for u in units):
+                return where
+        return ""
+
+    def _unit_is_layer(self, unit: Unit, where: str, layer: Layer) -> bool:
+        if isinstance(unit.base, Path):
+            return path.compiled(unit.base.glob).fullmatch(where) is not None
+        return self.fits(unit, scope.as_node(layer))
+
+    def _chosen(self, selector: Selector, unit: Unit, node: Node, found: Found) -> bool:
+        why = self.explain_base(unit, node)
+        if why is not None:
+            return False
+        if isinstance(unit.base, Anything) and node.index < 0 and node.layer is not None:
+            if not (node.layer.parameters or node.layer.statistics):
+                return False  # a container holds nothing of its own that could be frozen or reset
+        found.passed["base"] += 1
+        for test in unit.tests:
+            why = attribute.explain(test, node, self._constant)
+            if why is not None:
+                found.failures.setdefault("tests", Counter())[why] += 1
+                return False
+        found.passed["tests"] += 1
+        for units in (*selector.scopes, *selector.within):
+            if not scope.is_inside(self.graph, node, units, self.context.classes):
+                found.failures.setdefault("in", Counter())["it lies outside"] += 1
+                return False
+        found.passed["in"] += 1
+        if selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes):
+            found.failures.setdefault("except", Counter())["`except` leaves it out"] += 1
+            return False
+        found.passed["except"] += 1
+        if selector.where is not None and not self._holds(selector, node, found):
+            found.failures.setdefault("where", Counter())["`where` does not hold"] += 1
+            return False
+        if node.layer is not None and node.layer.uncallable and node.index >= 0:
+            found.failures.setdefault("uncallable", Counter())[node.layer.uncallable] += 1
+            return False
+        found.passed["where"] += 1
+        return True
+
+    def explain_base(self, unit: Unit, node: Node) -> str | None:
+        """None if the call is of the unit's kind or at its path, else why not."""
+        match unit.base:
+            case Kind():
+                return kind.explain(unit.base, node, self.context.classes)
+            case Path():
+                return path.explain(unit.base, node)
+            case Anything():
+                return None
+
+    def fits(self, unit: Unit, node: Node) -> bool:
+        """Whether a call is what one unit says, scopes and picks aside."""
+        if self.explain_base(unit, node) is not None:
+            return False
+        return all(attribute.explain(test, node, self._constant) is None for test in unit.tests)
+
+    # ---- where
+
+    def _constant(self, expression: Expression) -> object:
+        return evaluate(expression, self.context.constants)
+
+    def _holds(self, selector: Selector, node: Node, found: Found) -> bool:
+        assert selector.where is not None, "called for a selector with a where"
+        names: dict[str, object] = {**self.context.constants, "self": node, "prev": node, "next": node}
+        if selector.capture:
+            names[selector.capture] = node
+        value = evaluate(selector.where, names, self.read, self._relate(node, found))
+        return truth(value, selector.where.span)
+
+    def read(self, value: object, name: str, span: Span) -> object:
+        """`value.name` in an expression, where value is a call."""
+        if not isinstance(value, Node):
+            raise Diagnostic("RW102", f"{value!r} has no attribute `{name}`", span).error()
+        return attribute.read(value, name, span)
+
+    def _relate(
+        self, node: Node, found: Found | None = None
+    ) -> Callable[[str, object, tuple[object, ...], Span], bool]:
+        def relate(name: str, subject: object, units: tuple[object, ...], span: Span) -> bool:
+            def fits(other: Node) -> bool:
+                return any(isinstance(unit, Unit) and self.fits(unit, other) for unit in units)
+
+            if name == "is":
+                return isinstance(subject, Node) and fits(subject)
+            if not node.linked:
+                if found is not None:
+                    found.unlinked = self.why_unlinked(node)
+                return False
+            match name:
+                case "has_next":
+                    return relation.has_next(self.graph, node, fits)
+                case "has_prev":
+                    return relation.has_prev(self.graph, node, fits)
+                case _:
+                    return relation.only_next(self.graph, node, fits)
+
+        return relate
+
+    def relate_anywhere(self, name: str, subject: object, units: tuple[object, ...], span: Span) -> bool:
+        """Relations in an expression outside a `where`: only `is` has a call in front of it."""
+        return isinstance(subject, Node) and any(isinstance(u, Unit) and self.fits(u, subject) for u in units)
+
+    def why_unlinked(self, node: Node) -> str:
+        """Why the neighbours of a call are not known."""
+        where = node.scope
+        while True:
+            if where in self.graph.opaque:
+                return f"the forward of `{where or self.graph.name}` could not be captured: {self.graph.opaque[where]}"
+            if not where:
+                return "the forward around it could not be captured"
+            where = where.rpartition(".")[0]
+
+    # ---- misses
+
+    def no_match(self, clause: Clause, found: Found) -> Diagnostic:
+        """RW301, or RW201 where a path is the reason: what was there, and at which test it failed."""
+        selector = clause.selector
+        units = selector.alternatives
+        what = " | ".join(unit_text(unit) for unit in units)
+        base = found.passed["base"]
+        if not base and len(units) == 1 and isinstance(units[0].base, Path):
+            return self._no_path(units[0], units[0].base.glob)
+        notes: list[str] = []
+        label, help_text, span = "", "", selector.span
+        if not base:
+            label = f"no call in {self.graph.name} is {what}"
+            notes += self._near_kinds(units)
+            help_text = self._nearest_kind_help(units)
+        else:
+            notes.append(f"{base} {'call is' if base == 1 else 'calls are'} {what}")
+            for stage, text in (
+                ("tests", "fails the attribute test"),
+                ("in", "lies outside the given scope"),
+                ("except", "is left out by `except`"),
+                ("where", "fails the `where`"),
+                ("uncallable", "cannot be edited"),
+                ("between", ""),
+            ):
+                for why, count in (found.failures.get(stage) or Counter()).most_common(3):
+                    notes.append(why if stage == "between" else f"{count} of them {text}: {why}")
+            if found.failures.get("in"):
+                places = self._places_of(units)
+                notes.append(f"they lie in {', '.join(places)}")
+                help_text = "name one of these places, or drop the `in`"
+        if found.unlinked:
+            notes.append(found.unlinked)
+        rule = f"rule `{clause.rule}`" if clause.rule else "the rule"
+        return Diagnostic(
+            "RW301",
+            f"{rule} matched nothing in {self.graph.name} (expected {clause.count})",
+            span,
+            label,
+            tuple(notes),
+            help_text or "`expect any matches` allows zero",
+        )
+
+    def _no_path(self, unit: Unit, glob: str) -> Diagnostic:
+        paths = list(dict.fromkeys([*self.graph.layers, *(node.name for node in self.graph.nodes)]))
+        paths = [p for p in paths if p]
+        stem = glob.replace(".**", "").replace("**.", "").replace(".*", "")
+        close = nearest(stem, paths)
+        if not close:
+            close = [p for p in paths if "." not in p][:6]
+        return Diagnostic(
+            "RW201",
+            f'the path "{glob}" matches nothing in {self.graph.name}',
+            unit.span,
+            notes=(f"nearest paths: {', '.join(f'`{p}`' for p in close)}",) if close else (),
+            help=f'did you mean "{close[0]}"?' if close else "`rewrite show` lists the paths of a model",
+        )
+
+    def _near_kinds(self, units: Iterable[Unit]) -> list[str]:
+        """Operations of the same family that are there instead, and their number."""
+        notes = []
+        families: set[str] = set()
+        for unit in units:
+            if isinstance(unit.base, Kind):
+                operation = OPERATIONS.get(unit.base.operation or "")
+                if operation is not None and operation.family:
+                    families.add(operation.family)
+        for family in sorted(families):
+            there = Counter(
+                node.operation
+                for node in self.graph.nodes
+                if node.operation and OPERATIONS[node.operation].family == family
+            )
+            if there:
+                listed = ", ".join(f"`{name}` ({count})" for name, count in there.most_common(5))
+                notes.append(f"the {family} operations here are {listed}")
+        for unit in units:
+            if isinstance(unit.base, Kind) and unit.base.dotted:
+                notes += self._other_spellings(unit.base.dotted)
+        uncallable = [
+            layer for layer in self.graph.layers.values()
+            if layer.uncallable and any(self.fits(unit, scope.as_node(layer)) for unit in units)
+        ]
+        notes += [f"`{layer.path}`: {layer.uncallable}" for layer in uncallable[:3]]
+        return notes
+
+    def _other_spellings(self, dotted: str) -> list[str]:
+        last = dotted.rpartition(".")[2].lower().rstrip("_")
+        other = Counter(n.spelling for n in self.graph.nodes if n.operation and n.operation.lower() == last)
+        return [f"spelled otherwise: {', '.join(f'`{s}` ({c})' for s, c in other.most_common(5))}"] if other else []
+
+    def _nearest_kind_help(self, units: Iterable[Unit]) -> str:
+        classes = {layer.class_name for layer in self.graph.layers.values()}
+        there = {node.operation for node in self.graph.nodes if node.operation}
+        for unit in units:
+            if isinstance(unit.base, Kind):
+                close = nearest(unit.base.text, [*there, *classes])
+                if close:
+                    return f"did you mean `{close[0]}`?"
+        return ""
+
+    def _places_of(self, units: Iterable[Unit]) -> list[str]:
+        units = list(units)
+        places = Counter(
+            node.name.partition(".")[0] for node in self.graph.nodes if any(self.fits(unit, node) for unit in units)
+        )
+        return [f'"{place}.**" ({count})' for place, count in places.most_common(6)]
+
+    def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
+        """A warning for each of several alternatives that chose nothing."""
+        if len(selector.alternatives) < 2:
+            return []
+        hit = {id(unit) for _, unit in found.nodes}
+        return [
+            Diagnostic(
+                "RW302",
+                f"`{unit_text(unit)}` matched nothing in {self.graph.name}; the other alternatives did",
+                unit.span,
+            )
+            for unit in selector.alternatives
+            if id(unit) not in hit and not any(self.fits(unit, node) for node, _ in found.nodes)
+        ]
+
+
+def unit_text(unit: Unit) -> str:
+    """A unit's base as it is written."""
+    match unit.base:
+        case Kind(text):
+            return text
+        case Path(glob):
+            return f'"{glob}"'
+        case Anything():
+            return "any"
+
+
+def _captured(selector: Selector, node: Node, **names: Node | None) -> dict[str, Node]:
+    found = {name: other for name, other in names.items() if other is not None}
+    if selector.capture:
+        found[selector.capture] = node
+    return found
+
+
+def _owners(node: Node) -> Iterable[Node]:
+    outer = node.owner
+    while outer is not None:
+        yield outer
+        outer = outer.owner

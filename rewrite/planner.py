@@ -1,0 +1,196 @@
+"""`plan(clause, graph, ...)`: the edits of one clause, each once, and what each site gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rewrite import edit
+from rewrite.actions.site import Desk, Site, Trial
+from rewrite.edit import Edit
+from rewrite.errors import Diagnostic
+from rewrite.graph import Graph, Node
+from rewrite.inference import Inference
+from rewrite.matcher import Context, Found, Match, Matcher
+from rewrite.pattern import Anything
+from rewrite.rule import Clause
+from rewrite.selectors import scope
+
+
+@dataclass(eq=False)
+class Plan:
+    """What one clause does to one model."""
+
+    clause: Clause
+    sites: list[Site]
+    """in the model's present mode"""
+    other_mode: list[Site]
+    """those that exist in the other of train and eval mode only"""
+    edits: list[Edit]
+    named: dict[int, list[Site]]
+    """number of the edit -> the sites that it serves, for telling the names of new layers"""
+    warnings: list[Diagnostic]
+    shape_changes: list[Diagnostic]
+    misses: list[str] = field(default_factory=list)
+
+
+def plan(
+    clause: Clause, graph: Graph, other: Graph | None, context: Context, trial: Trial
+) -> Plan:
+    """Matches a clause and turns the matches into edits.
+
+    Args:
+        clause: the rule.
+        graph: the model in its present mode.
+        other: the model in the other mode, where that makes a difference.
+        context: constants and the caller's classes.
+        trial: tells the shape that layers make of a shape.
+
+    Raises:
+        PlanError, SiteError, RuleError: the clause does not fit this model.
+
+    """
+    matcher = Matcher(graph, context)
+    matches, found = matcher.sites(clause)
+    _check_count(clause, matches, found, matcher)
+    matches = _with_inner_layers(clause, matches, matcher)
+    calls = dict(graph.calls)
+    extra: list[Match] = []
+    if other is not None:
+        extra_matches, _ = Matcher(other, context).sites(clause)
+        present = {_place(match) for match in matches}
+        extra = [match for match in extra_matches if _place(match) not in present]
+        known = {(node.scope, node.local) for node in graph.nodes}
+        for path, nodes in other.calls.items():
+            calls[path] = (*calls.get(path, ()), *(n for n in nodes if (n.scope, n.local) not in known))
+    sites, other_sites = _plan_sites(clause, matches, extra, graph, other, matcher, context, trial, calls)
+    return _finish(clause, sites, other_sites, found, matcher)
+
+
+_Planned = tuple[list[Site], Desk]
+
+
+def _plan_sites(
+    clause: Clause,
+    matches: Sequence[Match],
+    extra: Sequence[Match],
+    graph: Graph,
+    other: Graph | None,
+    matcher: Matcher,
+    context: Context,
+    trial: Trial,
+    calls: Mapping[str, tuple[Node, ...]],
+) -> tuple[_Planned, _Planned | None]:
+    present = _run(clause, matches, graph, matcher, context, trial, calls)
+    if not extra or other is None:
+        return present, None
+    return present, _run(clause, extra, other, Matcher(other, context), context, trial, calls)
+
+
+def _run(
+    clause: Clause,
+    matches: Sequence[Match],
+    graph: Graph,
+    matcher: Matcher,
+    context: Context,
+    trial: Trial,
+    calls: Mapping[str, tuple[Node, ...]],
+) -> _Planned:
+    sites = [
+        Site(match.node, match.operand, {**context.constants, "self": match.node, **match.names}) for match in matches
+    ]
+    for site in sites:
+        if clause.header == "after":
+            consumers = graph.uses.get(site.node.index, ())
+            if len({node.index for node, _ in consumers}) == 1:
+                site.names = {**site.names, "next": consumers[0][0]}
+    desk = Desk(graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, trial, calls)
+    for action in clause.actions:
+        action.plan(sites, desk)
+    return sites, desk
+
+
+def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Found, matcher: Matcher) -> Plan:
+    sites, desk = present
+    edits: list[Edit] = []
+    named: dict[int, list[Site]] = {}
+    groups: dict[tuple[str, str, int], list[Site]] = {}
+    for site in (*sites, *(other[0] if other is not None else ())):
+        if site.inserts:
+            groups.setdefault(site.key, []).append(site)
+    for group in groups.values():
+        first = group[0]
+        _check_complete(group, desk, clause)
+        number = None if first.operand is None else first.operand.number
+        for chain in first.inserts:
+            named[len(edits)] = group
+            edits.append(edit.Insert(first.node, number, tuple(chain)))
+    rest = [*desk.edits, *(other[1].edits if other is not None else ())]
+    edits += rest
+    warnings = [*matcher.unmatched_alternatives(clause.selector, found), *desk.warnings]
+    changes = [*desk.shape_changes, *(other[1].shape_changes if other is not None else ())]
+    return Plan(clause, sites, other[0] if other is not None else [], edits, named, warnings, changes)
+
+
+def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause) -> None:
+    """Refuses an edit of code that runs at several places of the model when only some of these are matched."""
+    first = group[0]
+    if first.node.on_layer and first.node.layer is not None:
+        all_calls = desk.calls.get(first.node.layer.path, ())
+    else:
+        all_calls = tuple(
+            node for node in desk.graph.nodes if (node.scope, node.local) == (first.node.scope, first.node.local)
+        )
+    matched = {site.node.index for site in group}
+    missing = [node for node in all_calls if node.index not in matched and node.mode == first.node.mode]
+    if missing:
+        owner = first.node.owner.name if first.node.owner is not None else first.node.name
+        raise Diagnostic(
+            "RW313",
+            f"`{first.node.name}` runs {len(all_calls)} times, and the rule matches {len(group)} of them",
+            clause.span,
+            notes=(f"`{owner}` is called several times with one code and one set of weights",),
+            help="match all of its calls, or none",
+        ).error()
+
+
+def _place(match: Match) -> tuple[str, str, int]:
+    number = -1 if match.operand is None else match.operand.number
+    return match.node.scope, match.node.local or match.node.name, number
+
+
+def _check_count(clause: Clause, matches: Sequence[Match], found: Found, matcher: Matcher) -> None:
+    count, number = clause.count, len(matches)
+    if number >= count.low and (count.high is None or number <= count.high):
+        return
+    if not number and count.low <= 1:
+        raise matcher.no_match(clause, found).error()
+    notes = tuple(f"`{match.node.name}`" for match in matches[:8])
+    more = f", and {number - 8} more" if number > 8 else ""
+    raise Diagnostic(
+        "RW303",
+        f"{number} matches, expected {count}",
+        count.span or clause.span,
+        notes=(f"matched: {', '.join(notes)}{more}",) if notes else (),
+        help="narrow the selector, or write the number that is meant: `expect ... matches`",
+    ).error()
+
+
+def _with_inner_layers(clause: Clause, matches: list[Match], matcher: Matcher) -> list[Match]:
+    """For rules about layers: a matched module stands for all that is in it, `except` aside."""
+    if not matcher.layers_only(clause) or all(isinstance(u.base, Anything) for u in clause.selector.alternatives):
+        return matches
+    taken = {match.node.name for match in matches}
+    result = list(matches)
+    nodes = {node.name: node for node in matcher.layer_nodes()}
+    for match in matches:
+        prefix = f"{match.node.name}." if match.node.name else ""
+        for name, node in nodes.items():
+            if name in taken or not name.startswith(prefix):
+                continue
+            excluded = clause.selector.excluded
+            if excluded and scope.is_inside(matcher.graph, node, excluded, matcher.context.classes):
+                continue
+            taken.add(name)
+            result.append(Match(node, None, match.names))
+    return result

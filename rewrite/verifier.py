@@ -1,0 +1,137 @@
+"""The output contract: shapes, dtypes and structure stay what they were, unless the file says what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rewrite.backends.backend import Backend, Example, Ran, Reading
+from rewrite.errors import Diagnostic, raisable
+from rewrite.inference import Inference
+from rewrite.rule import OutputPromise
+
+
+def verify(
+    backend: Backend,
+    model: Any,
+    written: Any,
+    after: Reading,
+    *,
+    example: Example | None,
+    promise: OutputPromise | None,
+    open_questions: Sequence[Diagnostic],
+    new_layers: Iterable[str],
+) -> str:
+    """Checks a written model against what it may change; returns what is known of the output, in words.
+
+    Args:
+        backend: that of the models.
+        model: as it was given.
+        written: as it became.
+        after: the reading of `written`.
+        example: arguments to run both on, by shapes; without it only what follows from the edits is known.
+        promise: what the file says of the output.
+        open_questions: sites whose shape changes or is not known; each would be an error by itself.
+        new_layers: paths of the inserted layers, which must have run.
+
+    Raises:
+        PlanError: the output differs (RW311), an inserted layer did not run (RW319), a shape changes (RW310).
+        SiteError: nothing tells the shape (RW203).
+
+    """
+    if example is not None:
+        was, now = backend.run(model, example), backend.run(written, example)
+        _check_ran(now, new_layers)
+        if promise is not None:
+            return _check_promise(promise, now)
+        if was.output != now.output:
+            raise Diagnostic(
+                "RW311",
+                "the output of the model changes",
+                notes=(f"it was {shown(was.output)}", f"it becomes {shown(now.output)}"),
+                help="if that is meant, say it in the file: `expect output (_, 10)`",
+            ).error()
+        return f"unchanged: {shown(now.output)}, checked by a run on shapes"
+    if promise is not None:
+        return _promise_by_inference(promise, after)
+    if open_questions:
+        raise raisable(open_questions)
+    return "unchanged: every edit keeps the shape at its site"
+
+
+def _check_ran(now: Ran, new_layers: Iterable[str]) -> None:
+    idle = [path for path in new_layers if not now.calls.get(path)]
+    if idle:
+        raise Diagnostic(
+            "RW319",
+            f"{len(idle)} inserted {'layer' if len(idle) == 1 else 'layers'} did not run on the example input",
+            notes=tuple(f"`{path}`" for path in idle[:8]),
+            help="what stands there is not called for this input; leave it out with `except`",
+        ).error()
+
+
+def _check_promise(promise: OutputPromise, now: Ran) -> str:
+    _, leaves = now.output  # type: ignore[misc]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, tuple)]
+    shape = tensors[0][0] if tensors else ()
+    if not fits(promise.shape, shape):
+        raise _broken(promise, f"it becomes {shown(now.output)}").error()
+    return f"{written_shape(promise.shape)} as promised: {shown(now.output)}, checked by a run on shapes"
+
+
+def _promise_by_inference(promise: OutputPromise, after: Reading) -> str:
+    """Holds the promise against the sizes that the layers state."""
+    graph = after.graph
+    if not graph.outputs:
+        raise Diagnostic(
+            "RW203",
+            "the shape of the output is not known, so the promise cannot be checked",
+            promise.span,
+            help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+        ).error()
+    found = Inference(graph).type_of(graph.outputs[0])
+    if found.rank is not None and found.rank != len(promise.shape):
+        raise _broken(promise, f"it has {found.rank} axes").error()
+    proven = 0
+    for axis, size in enumerate(promise.shape):
+        if size is None:
+            continue
+        known = found.size(axis - len(promise.shape)) if axis == len(promise.shape) - 1 else found.size(axis)
+        if known is None:
+            raise Diagnostic(
+                "RW203",
+                f"axis {axis} of the output is promised to be {size}, and nothing tells its size",
+                promise.span,
+                help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+            ).error()
+        if known != size:
+            raise _broken(promise, f"axis {axis} becomes {known}").error()
+        proven += 1
+    return f"{written_shape(promise.shape)} as promised: {proven} of its sizes follow from the layers"
+
+
+def _broken(promise: OutputPromise, fact: str) -> Diagnostic:
+    return Diagnostic(
+        "RW311",
+        f"the output is not {written_shape(promise.shape)}",
+        promise.span,
+        notes=(fact,),
+        help="change the rule or the promise",
+    )
+
+
+def fits(promise: Sequence[int | None], shape: Sequence[int]) -> bool:
+    """Whether a shape is the promised one; None stands for any size."""
+    return len(promise) == len(shape) and all(p is None or p == s for p, s in zip(promise, shape, strict=True))
+
+
+def written_shape(shape: Sequence[int | None]) -> str:
+    """A shape as the language writes it: `(_, 10)`."""
+    return f"({', '.join('_' if size is None else str(size) for size in shape)}{',' if len(shape) == 1 else ''})"
+
+
+def shown(output: object) -> str:
+    """An output structure in words."""
+    _, leaves = output  # type: ignore[misc]
+    texts = [f"{leaf[0]} {leaf[1]}" if isinstance(leaf, tuple) else str(leaf) for leaf in leaves]
+    return ", ".join(texts[:6]) + (f", and {len(texts) - 6} more" if len(texts) > 6 else "")
