@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from rewrite import vocabulary
 from rewrite.errors import Diagnostic, nearest
@@ -47,7 +48,11 @@ def kind(text: str, span: Span, modules: Collection[str], classes: Collection[st
         return Kind(text, class_name=text)
     known = [*vocabulary.OPERATIONS, *vocabulary.FAMILIES, *modules, *(classes or ())]
     where = "the vocabulary" if classes is None else "the vocabulary and in this model"
-    return _unknown(f"unknown operation `{text}`", span, f"not found in {where}", text, known)
+    problem = _unknown(f"unknown operation `{text}`", span, f"not found in {where}", text, known)
+    if text[:1].islower() and not _is_typo(text):  # `freeze features`
+        path = f'a module path is written in quotes: "{text}"'
+        return replace(problem, help=f"{problem.help} {path}" if "did you" in problem.help else path)
+    return problem
 
 
 def layer(text: str, span: Span, modules: Collection[str]) -> Operation | str | Diagnostic:

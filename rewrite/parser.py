@@ -356,6 +356,8 @@ def _hint(kind: str, text: str, accepted: frozenset[str], before: set[str], prev
         return "a value is set with `=`"
     if kind == "EQUAL" and "CMP" in accepted:
         return "two values are compared with `==`"
+    if kind in ("INT", "STAR") and previous == "DOT":
+        return 'a module path is written in quotes: "layer4.0", "features.**"'
     if kind == "DOT" and "FLOAT" in accepted:
         return "write the zero: `0.5`"
     if kind == "AS" and "WHERE" in accepted:

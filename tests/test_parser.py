@@ -50,7 +50,7 @@ within BasicBlock | Bottleneck: after last BatchNorm2d: insert Dropout(0.1)
 between BatchNorm2d and add: insert Dropout(rate)
 before add@0: insert Dropout
 before cat@* in InceptionA: insert BatchNorm2d
-before mha@query: insert Dropout
+before MultiheadAttention@query: insert Dropout
 replace BatchNorm2d as b with GroupNorm(num_groups=min(32, b.num_features))
 at BatchNorm2d: set self.momentum=0.01, self.eps=1e-3
 replace Conv2d[kernel_size==(3,3), groups==1, out_channels>=64] as c where c.groups == 1
@@ -61,6 +61,7 @@ before first Conv2d: insert Normalize(mean=[0.485, 0.456, 0.406], std=[0.229,
 within "encoder.**" { freeze any; unfreeze LayerNorm; expect any matches }
 remove every(2) ReLU
 remove nth(3) ReLU; expect 3..5 matches
+remove GELU
 expect ..4 matches
 """
 
@@ -143,7 +144,7 @@ def test_canonical_text_reads_as_itself() -> None:
         "after Conv2d {\ninsert BatchNorm2d\nset prev.activation=identity\n}",
         "after Conv2d\n{ insert BatchNorm2d\n\n      set prev.activation=identity }",
         "after\tConv2d : insert BatchNorm2d ;set prev . activation = identity # -> end",
-        "# head\n\n\nafter Conv2d: # why\n\n      # more\n  insert BatchNorm2d # x\n\n  set prev.activation=identity\n#",
+        "# head\n\nafter Conv2d: # why\n\n      # more\n  insert BatchNorm2d # x\n\n  set prev.activation=identity\n#",
         "after Conv2d: insert BatchNorm2d(\n); set prev.activation=identity",
     ],
 )
