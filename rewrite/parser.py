@@ -315,7 +315,9 @@ def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnos
             return Diagnostic("RW005", "missing `:` or `{`", behind, "expected here", help=example)
         return Diagnostic("RW005", "missing `:` or `{`", place, "expected in front of this", help=example)
     if kind == "_INDENT":
-        return Diagnostic("RW003", "this line is indented, but no block is open here", place, "starts too far in")
+        help_text = "a block starts on a new line behind its `:`, or stays on one line with `;` in between"
+        message = "this line is indented, but no block is open here"
+        return Diagnostic("RW003", message, place, "starts too far in", help=help_text)
     if kind == "NAME" and "INSERT" in accepted:
         return _unknown_keyword(text, place, "AFTER" in accepted)
     shown = f"`{text}`" if kind not in _LAYOUT else "end of the block" if kind == "_DEDENT" else "end of the line"
