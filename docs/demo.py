@@ -5,7 +5,6 @@ Every line with a check mark is a comparison made here, in this run. One that fa
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from collections.abc import Iterator
@@ -57,11 +56,23 @@ def statements(text: str) -> list[str]:
 def side_by_side(before: nn.Module, after: nn.Module) -> Iterator[str]:
     """Both lists of layers in two columns, aligned by name."""
     old = dict(before.named_children())
-    rows = [(f"{name:>2}  {old[name]}" if name in old else "", name, layer) for name, layer in after.named_children()]
-    width = max(len(left) for left, _, _ in rows)
-    names = max(len(name) for _, name, _ in rows)
-    for left, name, layer in rows:
-        yield f"  {left.ljust(width)}  {' ' if name in old else '+'} {name.ljust(names)}  {layer}".rstrip()
+    names = max(len(name) for name, _ in after.named_children())
+    for name, layer in after.named_children():
+        left = f"{name:>2}  {short(old[name])}" if name in old else ""
+        yield f"    {left:<26}{'  ' if name in old else '+ '}{name:<{names}}  {short(layer)}"
+
+
+def short(layer: nn.Module) -> str:
+    """A layer with the arguments that tell it from its neighbours."""
+    match layer:
+        case nn.Conv2d():
+            return f"Conv2d({layer.in_channels}, {layer.out_channels}, {layer.kernel_size[0]})"
+        case nn.BatchNorm2d():
+            return f"BatchNorm2d({layer.num_features})"
+        case nn.MaxPool2d():
+            return f"MaxPool2d({layer.kernel_size})"
+        case _:
+            return type(layer).__name__
 
 
 def structure(before: nn.Module, after: nn.Module) -> Iterator[tuple[bool, str]]:
@@ -80,8 +91,9 @@ def weights(before: nn.Module, after: nn.Module) -> Iterator[tuple[bool, str]]:
     same = [key for key in old if key in new and shares(new[key], old[key])]
     yield len(same) == len(old), f"{len(same)} of {len(old)} original keys are there, with the same tensors"
 
-    fresh = copy.deepcopy(after)  # loading writes into tensors, and these are shared with the model that was given
-    missing, unexpected = fresh.load_state_dict(old, strict=False)
+    with torch.device("meta"):  # loading would write into tensors that both models share, so another one is loaded
+        empty = torchvision.models.vgg16(weights=None)
+    missing, unexpected = apply_rules(empty, RULES).load_state_dict(old, strict=False, assign=True)
     new_layers = dict(after.named_modules()).keys() - dict(before.named_modules()).keys()
     only_new = {key.rpartition(".")[0] for key in missing} == new_layers
     yield (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,16 @@ BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
-def blocks(language: str) -> Iterator[object]:
+def blocks(language: str) -> list[object]:
     """Every fenced block of a language, named by page and line."""
+    found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in BLOCK.finditer(text):
             if match["language"] == language:
                 line = text.count("\n", 0, match.start()) + 2
-                yield pytest.param(match["text"], id=f"{page.relative_to(ROOT)}:{line}")
+                found.append(pytest.param(match["text"], id=f"{page.relative_to(ROOT)}:{line}"))
+    return found
 
 
 @pytest.mark.parametrize("text", blocks("rw"))

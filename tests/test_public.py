@@ -30,10 +30,19 @@ def test_no_public_name_hides_a_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import rewrite", "from rewrite import apply_rules, check_rules, Rules", "import rewrite.cli"]
+    ("code", "heavy"),
+    [
+        ("import rewrite", ("torch", "torchvision", "lark", "networkx", "rich", "numpy", "safetensors")),
+        ("import rewrite.cli", ("torch", "torchvision", "lark", "networkx", "rich", "numpy", "safetensors")),
+        ("from rewrite import apply_rules, check_rules, Rules", ("torch", "torchvision", "networkx", "rich", "numpy")),
+        (
+            "from rewrite import check_rules, Rules; check_rules(Rules('after ReLU: insert Dropout(0.1)'))",
+            ("torch", "torchvision", "networkx", "rich", "numpy"),
+        ),
+    ],
+    ids=["import", "command line", "names", "check"],
 )
-def test_importing_loads_no_heavy_package(code: str) -> None:
-    heavy = ("torch", "torchvision", "lark", "networkx", "rich", "numpy", "safetensors")
+def test_nothing_heavy_is_loaded(code: str, heavy: tuple[str, ...]) -> None:
     probe = f"{code}; import sys; print(*[name for name in {heavy!r} if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stderr
