@@ -29,6 +29,8 @@ SPELLINGS = {
     "nn.Dropout": "Dropout",
     "F.dropout": "Dropout",
 }
+WEIGHTED = ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "GroupNorm", "LayerNorm")
+"""what has parameters"""
 MERGES = ("add", "mul", "cat")
 
 
@@ -126,7 +128,7 @@ def _operation(draw: Draw, network: Network, options: Sequence[str] = (), rarely
     """An operation that the network has; sometimes one that it has not."""
     present = sorted(network.operations & set(options) if options else network.operations)
     absent = [*rarely, "ReLU", "Conv2d", "Mish"]
-    return draw(st.sampled_from(present * 4 + absent if present else absent))
+    return draw(st.sampled_from(present * 6 + absent if present else absent))
 
 
 def _selector(draw: Draw, network: Network, name: str) -> Selector:
@@ -235,7 +237,7 @@ def _replace(draw: Draw, network: Network) -> Rule:
                 ("Dropout", "Dropout(0.4)"),
                 ("BatchNorm2d", "GroupNorm(num_groups=1)"),
                 ("Sigmoid", "Hardsigmoid"),
-                ("Linear", "Linear(bias=False)"),
+                ("Linear", "Linear(bias=false)"),
             )
         )
     )
@@ -251,23 +253,18 @@ def _replace(draw: Draw, network: Network) -> Rule:
 
 def _parameters(draw: Draw, network: Network) -> Rule:
     """Freezing, initialising, setting an attribute: rules about layers, not calls."""
-    name = _operation(draw, network, ("Conv2d", "Linear", "BatchNorm2d", "GroupNorm", "LayerNorm"), ("Conv2d",))
-    text, action, preserves = draw(
-        st.sampled_from(
-            (
-                (f"freeze {name}", "freeze", True),
-                (f"freeze params {name}", "freeze", True),
-                ("freeze any", "freeze", True),
-                (f"freeze any except {name}", "freeze", True),
-                (f"reset {name}", "reset", False),
-                (f"at {name}: set self.eps=1e-3", "set", False)
-                if "Norm" in name
-                else (f"freeze {name}", "freeze", True),
-            )
-        )
-    )
-    selector = Selector((name,))
-    return Rule(text, action, selector.chosen, preserves=preserves)
+    name = _operation(draw, network, WEIGHTED, ("Conv2d",))
+    texts = [
+        (f"freeze {name}", "freeze", (name,)),
+        (f"freeze params {name}", "freeze", (name,)),
+        ("freeze any", "freeze", WEIGHTED),
+        (f"freeze any except {name}", "freeze", tuple(other for other in WEIGHTED if other != name)),
+        (f"reset {name}", "reset", (name,)),
+    ]
+    if "Norm" in name:
+        texts.append((f"at {name}: set self.eps=1e-3", "set", (name,)))
+    text, action, names = draw(st.sampled_from(texts))
+    return Rule(text, action, Selector(names).chosen, preserves=action == "freeze")
 
 
 KINDS = {

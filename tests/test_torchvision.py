@@ -83,7 +83,8 @@ def check_keys(model: nn.Module, result: nn.Module) -> set[str]:
     loaded = copy.deepcopy(result, {id(value): value for value in result.parameters()}).load_state_dict(
         old, strict=False
     )
-    assert set(loaded.missing_keys) == added
+    counters = {key for key in added if key.endswith(".num_batches_tracked")}  # torch never calls these missing
+    assert set(loaded.missing_keys) == added - counters
     assert not loaded.unexpected_keys
     assert set(get_report(result).new_keys) == added
     return added
@@ -102,7 +103,7 @@ class TestVgg16:
         order = order_of_calls(result, image("vgg16"), ("Conv2d", "BatchNorm2d", "ReLU"))
         assert order == ["Conv2d", "BatchNorm2d", "ReLU"] * 13 + ["ReLU"] * 2
         assert isinstance(result, models.VGG)
-        assert result.classifier[6] is model.classifier[6]
+        assert result.classifier[6].weight is model.classifier[6].weight
         assert isinstance(result.features, nn.Sequential)
         assert len(result.features) == len(model.features) + 13
         assert len(check_keys(model, result)) == 13 * 5
@@ -161,7 +162,7 @@ class TestVgg16:
                 assert old[key].data_ptr() != new[key].data_ptr()
         for layer in (result.classifier[0], result.classifier[3], result.classifier[6]):
             assert not layer.bias.any()
-            assert float(layer.weight.std()) == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.02)
+            assert float(layer.weight.detach().std()) == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.02)
         assert trainable(result) == {
             f"classifier.{number}.{part}" for number in (0, 3, 6) for part in ("weight", "bias")
         }
@@ -221,7 +222,7 @@ class TestBranching:
 
     @pytest.mark.parametrize("name", BRANCHING)
     def test_batchnorm_behind_every_convolution(self, name: str) -> None:
-        model, result, report = rewritten(name, Rules("after Conv2d: insert BatchNorm2d"))
+        model, result, report = rewritten(name, RULES / "batchnorm_after_conv.rw")
         sites = count_calls(model, image(name), "Conv2d")
         assert report.sites == sites == BRANCHING[name]["Conv2d"]
         order = order_of_calls(result, image(name))
@@ -244,8 +245,11 @@ class TestBranching:
         assert difference(model, result, name) == 0
 
     def test_a_layer_that_has_its_batchnorm_is_left_alone(self) -> None:
+        condition = "where not has_next(BatchNorm2d)"
         with pytest.raises(RewriteError, match="RW301"):
-            apply_rules(build("resnet50"), RULES / "batchnorm_after_conv.rw")
+            apply_rules(build("resnet50"), Rules(f"after Conv2d {condition}: insert BatchNorm2d"))
+        result = apply_rules(build("efficientnet_b0"), Rules(f"after Conv2d {condition}: insert BatchNorm2d"))
+        assert get_report(result).sites == 81 - 49
 
     def test_one_operand_of_the_residual_addition(self) -> None:
         model, result, report = rewritten("resnet50", RULES / "residual_operand.rw")

@@ -12,7 +12,7 @@ from models import MODELS, Trap
 from random_rules import MERGES, Rule, Selector
 from torch import nn
 
-from rewrite import RewriteError, Rules, apply_rules, get_report
+from rewrite import RewriteError, Rules, SiteError, apply_rules, get_report
 
 CASES = [(case, operation) for case in MODELS.values() for operation in case.calls if case.name != "encoder_layer"]
 """the encoder layer calls its children or reads their weights, depending on who looks; it has tests of its own"""
@@ -42,7 +42,10 @@ def insert(case: Trap, position: str, operation: str) -> None:
     )
     outcome = hold(case, rule)
     reachable = [call for call in calls(case.build(), case.inputs()) if call.operation == operation and call.is_module]
-    assert outcome == "applied" or (case.traps and not reachable)
+    if case.name == "untraceable" and operation == "Conv2d":
+        assert outcome == "RW319"  # one of the convolutions does not run on this input
+    else:
+        assert outcome == "applied" or (case.traps and not reachable)
 
 
 @pytest.mark.parametrize("case", [case for case in MODELS.values() if "ReLU" in case.calls], ids=str)
@@ -55,7 +58,7 @@ def test_another_activation(case: Trap) -> None:
 def test_frozen(case: Trap) -> None:
     result = apply_rules(case.build(), Rules("freeze any"))
     assert not any(value.requires_grad for value in result.parameters())
-    assert same(outputs(case.build(), case), outputs(result, case))
+    assert same(outputs(case.build(), case), outputs(result, case), rounding=1e-6)
 
 
 def test_a_shared_layer_is_two_sites() -> None:
@@ -79,14 +82,27 @@ def test_a_frozen_tie_is_frozen_on_both_sides() -> None:
     assert result.mix.weight.requires_grad
 
 
-def test_a_branch_that_was_not_taken_may_be_taken_later() -> None:
+def test_a_forward_captured_for_one_use_refuses_the_other() -> None:
     case = MODELS["none_default"]
     model = case.build()
     result = apply_rules(model, Rules("after ReLU: insert Identity"))
     (x,) = case.inputs()
     assert torch.equal(model(x), result(x))
+    with pytest.raises(SiteError, match="`mask` = None"):
+        result(x, mask=x)
+    result = apply_rules(model, Rules("after ReLU: insert Identity"), example_inputs={"x": x, "mask": x})
     assert torch.equal(model(x, mask=x), result(x, mask=x))
-    assert not torch.equal(result(x), result(x, x))
+    result = apply_rules(model, Rules("after Conv2d: insert Identity"), example_inputs={"x": x, "mask": x})
+    assert torch.equal(model(x, mask=x), result(x, mask=x))
+
+
+def test_a_layer_behind_a_branch_that_was_not_taken() -> None:
+    case = MODELS["untraceable"]
+    result = apply_rules(case.build(), Rules("after Conv2d: insert Tanh"))
+    assert get_report(result).sites == 3
+    assert order_of_calls(result, case.inputs(), ("Conv2d", "Tanh")) == ["Conv2d", "Tanh"] * 2
+    (x,) = case.inputs()
+    assert order_of_calls(result, x + 1e9, ("Conv2d", "Tanh")) == ["Conv2d", "Tanh"] * 2
 
 
 def test_functional_dropout_follows_the_mode() -> None:
@@ -153,7 +169,7 @@ def test_state_goes_on() -> None:
 
 def test_one_module_under_two_names_stays_one() -> None:
     case = MODELS["two_paths"]
-    result = apply_rules(case.build(), Rules("replace Conv2d with Conv2d(bias=False)"))
+    result = apply_rules(case.build(), Rules("replace Conv2d with Conv2d(bias=false)"))
     assert result.first is result.again[1]
     assert result.first.bias is None
 
