@@ -8,6 +8,7 @@ import io
 import os
 import pickle
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -161,6 +162,20 @@ def test_a_class_of_the_users_own_is_let_in_by_name(tmp_path, monkeypatch):
     )
     assert type(read_model("net.pt", allow=["nets_of_mine.Block"])) is nets_of_mine.Block
     assert "`--allow nets_of_mine.make` is refused: it is not a class" in refused("net.pt", allow=["nets_of_mine.make"])
+
+
+def test_a_flag_is_offered_for_classes_only():
+    model = read_model("torchvision:quantized_mobilenet_v2")
+    stub = "torch.ao.quantization.stubs.QuantStub"
+    note = write_model(model, check_output("net.pt"))
+    assert f"`{stub}`" in note
+    text = refused("net.pt")
+    assert f"--allow {stub}" in text
+    flags = re.findall(r"--allow (\S+)", text.replace("`", " "))
+    assert type(read_model("net.pt", allow=flags)) is type(model)
+    model.extra = torch.add
+    torch.save(model, "net.pt")
+    assert "--allow" not in refused("net.pt")
 
 
 def test_what_may_never_be_allowed():

@@ -98,6 +98,13 @@ def is_pythons_own(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
 
 
+def is_barred(name: str) -> bool:
+    """Whether it is known, without an import, that `--allow` would refuse a dotted name."""
+    module, _, attribute = name.rpartition(".")
+    loaded = sys.modules.get(module)
+    return is_pythons_own(name) or (loaded is not None and not isinstance(getattr(loaded, attribute, None), type))
+
+
 def _user_class(name: str) -> type:
     """The class that `--allow` names."""
     if is_pythons_own(name):

@@ -12,7 +12,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.saved import unreadable
-from rewrite.saved.allowed import Allowed, allowed, is_pythons_own
+from rewrite.saved.allowed import Allowed, allowed, is_barred
 from rewrite.saved.content import Content, check_archive, content_of, damaged
 from rewrite.saved.layer_partial import PartialError
 from rewrite.saved.output import reason
@@ -95,7 +95,7 @@ def refusal(path: str, names: Sequence[str]) -> Diagnostic:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     notes = ["only classes of torch.nn and torchvision are read without being asked for"]
     # No flag is offered for what may be a trap: a class of Python's own library starts programs when it is called.
-    barred = [name for name in names if is_pythons_own(name) or name.startswith("torch.")]
+    barred = [name for name in names if is_barred(name)]
     if barred:
         notes.append(f"`{barred[0]}` is not let in by any flag")
         return Diagnostic("RW502", f"`{path}` needs {shown}{more} to be read", notes=tuple(notes), help=_OWN_PROGRAM)
