@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import threading
 import zlib
@@ -165,10 +166,10 @@ def _check_characters(source: Source) -> None:
 
 def _check_version(source: Source, chunks: list[Chunk]) -> None:
     """Refuses text for another version of the language before anything else is said about it."""
-    words = chunks[0].text.split(maxsplit=2)[:2] if chunks else []
-    if len(words) == 2 and words[0] == "rw" and words[1].isdecimal() and words[1].lstrip("0") != str(VERSION):
-        span = Span(source, chunks[0].line, chunks[0].text.index(words[1]) + 1, len(words[1]))
-        message = f"language version {words[1]} is not supported"
+    found = re.match(r"rw[ \t]+([0-9]+)", chunks[0].text) if chunks else None
+    if found is not None and found[1].lstrip("0") != str(VERSION):
+        span = Span(source, chunks[0].line, found.start(1) + 1, len(found[1]))
+        message = f"language version {found[1]} is not supported"
         raise RuleError(
             [Diagnostic("RW008", message, span, f"this program reads version {VERSION}", help="write `rw 1`")]
         )

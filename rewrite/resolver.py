@@ -17,6 +17,7 @@ from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
 from rewrite.expression import Expression, evaluate
 from rewrite.rule import Clause, Count, OutputPromise, Program
 from rewrite.scope import Scope, hidden
+from rewrite.selection import Selection
 from rewrite.source import Span
 from rewrite.vocabulary.operation import Operation, Parameter
 
@@ -74,7 +75,7 @@ class _Resolver:
     """Reads the lines of a file in order."""
 
     def __init__(self, params: dict[str, object], modules: frozenset[str], classes: Collection[str] | None) -> None:
-        self.params, self.modules, self.classes = params, modules, classes
+        self.params, self.modules = params, modules
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.clauses: list[Clause] = []
@@ -82,6 +83,7 @@ class _Resolver:
         self.settable: set[str] = set()
         self.rules: set[str] = set()
         self.output: OutputPromise | None = None
+        self.selection = Selection(modules, classes, self.constants, self.report)
 
     def report(self, problem: Diagnostic) -> None:
         self.errors.append(problem)
@@ -106,7 +108,7 @@ class _Resolver:
                 case syntax.Clause(syntax.Position() as header, body):
                     self.position(header, body, block)
                 case syntax.Clause(syntax.Within(alternatives), body):
-                    units = self.units(alternatives, "within")
+                    units = self.selection.units(alternatives, "within")
                     inner = replace(
                         block, scopes=(*block.scopes, alternatives), units=(*block.units, units), inside="within"
                     )
@@ -148,13 +150,13 @@ class _Resolver:
 
     # ---- clauses
 
-    def scope(self, word: object, block: _Block) -> Scope:
+    def scope(self, word: object) -> Scope:
         known = word if word in ("after", "before", "between", "at") else None
-        return Scope(known, self.constants, self.modules, self.report, self.inner_pattern)  # type: ignore[arg-type]
+        return Scope(known, self.constants, self.modules, self.report, self.selection.inner_pattern)  # type: ignore[arg-type]
 
     def position(self, header: syntax.Position, body: Iterable[syntax.Line], block: _Block) -> None:
         """`after`, `before`, `between`, `at` and what is done there."""
-        scope = self.scope(header.word, block)
+        scope = self.scope(header.word)
         selector = self.selector(header.selector, scope, block, ported=header.word == "before")
         second = None if header.second is None else self.selector(header.second, scope, block, ported=True)
         rows = self.rows(selector)
@@ -196,7 +198,7 @@ class _Resolver:
 
     def statement(self, line: syntax.Remove | syntax.Replace | syntax.Freeze | syntax.Reset, block: _Block) -> None:
         """A statement that names what it changes."""
-        scope = self.scope(None, block)
+        scope = self.scope(None)
         selector = self.selector(line.selector, scope, block)
         rows = scope.rows["self"] = self.rows(selector)
         selector = replace(selector, where=scope.where(line.selector.where))
@@ -233,9 +235,9 @@ class _Resolver:
 
     def selector(self, chosen: syntax.Selector, scope: Scope, block: _Block, ported: bool = False) -> pattern.Selector:
         """A selector without its `where`, whose names are not all bound yet; its capture is bound here."""
-        units = self.units(chosen.alternatives, "port" if ported else "")
-        own = tuple(self.units(alternatives, "in") for alternatives in chosen.scopes)
-        excluded = self.units(chosen.excluded, "except")
+        units = self.selection.units(chosen.alternatives, "port" if ported else "")
+        own = tuple(self.selection.units(alternatives, "in") for alternatives in chosen.scopes)
+        excluded = self.selection.units(chosen.excluded, "except")
         found = pattern.Selector(units, chosen.span, scopes=own, within=block.units, excluded=excluded)
         capture = scope.capture(chosen.capture, self.rows(found))
         return replace(found, capture=capture)
@@ -243,58 +245,6 @@ class _Resolver:
     def rows(self, selector: pattern.Selector) -> list[Operation]:
         """The operations that a selector can match, if it says so itself."""
         return lookup.rows(unit.base for unit in selector.alternatives)
-
-    def inner_pattern(self, alternatives: tuple[object, ...]) -> tuple[object, ...]:
-        return self.units((unit for unit in alternatives if isinstance(unit, syntax.Unit)), "is")
-
-    def units(self, alternatives: Iterable[syntax.Unit], place: str) -> tuple[pattern.Unit, ...]:
-        """The alternatives of a selector; `place` is empty for a site, `port` for one with an input, else a word."""
-        return tuple(self.unit(alternative, place) for alternative in alternatives)
-
-    def unit(self, unit: syntax.Unit, place: str) -> pattern.Unit:
-        base = self.base(unit.base)
-        row = lookup.rows([base])
-        tests = []
-        for test in unit.tests:
-            problem = lookup.check_attribute(test.name, row, replace(test.span, length=len(test.name)))
-            if problem is not None:
-                self.report(problem)
-            value = None if test.value is None else self.scope(None, _Block()).expression(test.value)
-            tests.append(pattern.AttributeTest(test.name, test.operator, value, test.span))
-        if unit.pick is not None and place not in ("", "port"):
-            message = f"`{unit.pick.word}` picks among sites and cannot stand behind `{place}`"
-            help_text = f"drop `{unit.pick.word}`, or name the one that is meant by its path"
-            self.report(Diagnostic("RW009", message, unit.pick.span, help=help_text))
-        if unit.port is not None:
-            self.port(unit.port, row, place)
-        pick = None if unit.pick is None else pattern.Pick(unit.pick.word, unit.pick.number)
-        return pattern.Unit(base, unit.span, tuple(tests), pick, None if unit.port is None else unit.port.value)
-
-    def port(self, port: syntax.Port, row: list[Operation], place: str) -> None:
-        if place != "port":
-            help_text = "an input is chosen with `before X@1` or `between A and X@1`"
-            self.report(Diagnostic("RW009", "an input cannot be chosen here", port.span, help=help_text))
-        elif row and (problem := lookup.check_port(port.value, row[0], port.span)) is not None:
-            self.report(problem)
-
-    def base(
-        self, base: syntax.Dotted | syntax.Path | syntax.Anything
-    ) -> pattern.Kind | pattern.Path | pattern.Anything:
-        match base:
-            case syntax.Anything():
-                return pattern.Anything()
-            case syntax.Path(glob, span):
-                if not glob or not _is_balanced(glob):
-                    message = "a path has no end of its `{`" if glob else "a path is empty"
-                    help_text = 'write a module path such as "features.0", "layer*.**" or "**.{q,v}_proj"'
-                    self.report(Diagnostic("RW106", message, span, help=help_text))
-                return pattern.Path(glob)
-            case syntax.Dotted():
-                kind = lookup.kind(base.text, base.span, self.modules, self.classes)
-                if isinstance(kind, Diagnostic):
-                    self.report(kind)
-                    return pattern.Anything()
-                return kind
 
     # ---- actions
 
@@ -406,7 +356,7 @@ class _Resolver:
             self.report(Diagnostic("RW109", message, line.name.span, "already a constant"))
         value: object = 1  # stands in for a value that is in error, so that the error is not reported again
         before = len(self.errors)
-        expression = self.scope(None, _Block()).expression(line.value)
+        expression = self.selection.constant_scope().expression(line.value)
         if len(self.errors) == before:
             try:
                 value = evaluate(expression, self.constants)
@@ -445,7 +395,7 @@ class _Resolver:
             if isinstance(item, nodes.Name) and item.name == "_":
                 continue
             before = len(self.errors)
-            expression = self.scope(None, _Block()).expression(item)
+            expression = self.selection.constant_scope().expression(item)
             if len(self.errors) > before:
                 continue
             try:
@@ -463,16 +413,6 @@ class _Resolver:
 def _a(word: str) -> str:
     """The article of a word."""
     return "an" if word[0] in "aeiou" else "a"
-
-
-def _is_balanced(glob: str) -> bool:
-    """Whether every `{` of a path has its `}`, none inside another."""
-    depth = 0
-    for character in glob:
-        depth += (character == "{") - (character == "}")
-        if depth not in (0, 1):
-            return False
-    return depth == 0
 
 
 def _is_value(value: object, depth: int = 0) -> bool:

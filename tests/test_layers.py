@@ -21,7 +21,7 @@ ROWS = (
     ("rewrite.pattern", "rewrite.formatter", "rewrite.builder"),
     ("rewrite.parser", "rewrite.lookup", "rewrite.inference"),
     ("rewrite.scope", "rewrite.actions", "rewrite.edit"),
-    ("rewrite.rule", "rewrite.selectors"),
+    ("rewrite.rule", "rewrite.selectors", "rewrite.selection"),
     ("rewrite.matcher", "rewrite.resolver"),
     ("rewrite.planner", "rewrite.verifier", "rewrite.backends"),
     ("rewrite.engine",),

@@ -250,7 +250,9 @@ def test_nothing(text: str) -> None:
     assert codes(text) == ["RW011"]
 
 
-@pytest.mark.parametrize("text", ["rw 2", "rw 0", "rw 99999999999999999999\nremove X", "# x\nrw 3\n???"])
+@pytest.mark.parametrize(
+    "text", ["rw 2", "rw 2; remove X", "rw\t2;", "rw 0", "rw 99999999999999999999\nremove X", "# x\nrw 3\n???"]
+)
 def test_other_versions(text: str) -> None:
     assert codes(text) == ["RW008"]
 

@@ -1,0 +1,98 @@
+"""Selectors resolved: what each alternative of one names, tests, picks and points at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+
+from rewrite import lookup, pattern, syntax
+from rewrite.errors import Diagnostic
+from rewrite.scope import Scope
+from rewrite.vocabulary.operation import Operation
+
+
+class Selection:
+    """Resolves the selectors of one file.
+
+    Args:
+        modules: names of classes that the caller gave.
+        classes: class names of the model, None where no model is at hand.
+        constants: values of `param` and `let`, filled while the file is read.
+        report: takes what is wrong.
+
+    """
+
+    def __init__(
+        self,
+        modules: frozenset[str],
+        classes: Collection[str] | None,
+        constants: Mapping[str, object],
+        report: Callable[[Diagnostic], None],
+    ) -> None:
+        self.modules, self.classes, self.constants, self.report = modules, classes, constants, report
+
+    def constant_scope(self) -> Scope:
+        """The names where nothing is selected yet: constants only."""
+        return Scope(None, self.constants, self.modules, self.report, self.inner_pattern)
+
+    def inner_pattern(self, alternatives: tuple[object, ...]) -> tuple[object, ...]:
+        return self.units((unit for unit in alternatives if isinstance(unit, syntax.Unit)), "is")
+
+    def units(self, alternatives: Iterable[syntax.Unit], place: str) -> tuple[pattern.Unit, ...]:
+        """The alternatives of a selector; `place` is empty for a site, `port` for one with an input, else a word."""
+        return tuple(self.unit(alternative, place) for alternative in alternatives)
+
+    def unit(self, unit: syntax.Unit, place: str) -> pattern.Unit:
+        base = self.base(unit.base)
+        row = lookup.rows([base])
+        tests = []
+        for test in unit.tests:
+            problem = lookup.check_attribute(test.name, row, replace(test.span, length=len(test.name)))
+            if problem is not None:
+                self.report(problem)
+            value = None if test.value is None else self.constant_scope().expression(test.value)
+            tests.append(pattern.AttributeTest(test.name, test.operator, value, test.span))
+        if unit.pick is not None and place not in ("", "port"):
+            message = f"`{unit.pick.word}` picks among sites and cannot stand behind `{place}`"
+            help_text = f"drop `{unit.pick.word}`, or name the one that is meant by its path"
+            self.report(Diagnostic("RW009", message, unit.pick.span, help=help_text))
+        if unit.port is not None:
+            self.port(unit.port, row, place)
+        pick = None if unit.pick is None else pattern.Pick(unit.pick.word, unit.pick.number)
+        return pattern.Unit(base, unit.span, tuple(tests), pick, None if unit.port is None else unit.port.value)
+
+    def port(self, port: syntax.Port, row: list[Operation], place: str) -> None:
+        if place != "port":
+            help_text = "an input is chosen with `before X@1` or `between A and X@1`"
+            self.report(Diagnostic("RW009", "an input cannot be chosen here", port.span, help=help_text))
+        elif row and (problem := lookup.check_port(port.value, row[0], port.span)) is not None:
+            self.report(problem)
+
+    def base(
+        self, base: syntax.Dotted | syntax.Path | syntax.Anything
+    ) -> pattern.Kind | pattern.Path | pattern.Anything:
+        match base:
+            case syntax.Anything():
+                return pattern.Anything()
+            case syntax.Path(glob, span):
+                if not glob or not _is_balanced(glob):
+                    message = "a path has no end of its `{`" if glob else "a path is empty"
+                    help_text = 'write a module path such as "features.0", "layer*.**" or "**.{q,v}_proj"'
+                    self.report(Diagnostic("RW106", message, span, help=help_text))
+                return pattern.Path(glob)
+            case syntax.Dotted():
+                kind = lookup.kind(base.text, base.span, self.modules, self.classes)
+                if isinstance(kind, Diagnostic):
+                    self.report(kind)
+                    return pattern.Anything()
+                return kind
+
+
+def _is_balanced(glob: str) -> bool:
+    """Whether every `{` of a path has its `}`, none inside another."""
+    depth = 0
+    for character in glob:
+        depth += (character == "{") - (character == "}")
+        if depth not in (0, 1):
+            return False
+    return depth == 0
