@@ -87,8 +87,9 @@ def apply_rules(
 ) -> Model:
     """Applies rules to a model and returns the changed model; the given one stays as it was.
 
-    What the rules do not touch is shared between the two: the same modules, the same parameters. The result has the
-    class, the attributes and the `state_dict` keys of the given model, and new keys for new layers.
+    The result has the class, the attributes and the `state_dict` keys of the given model, and new keys for new layers.
+    No weight is copied: parameters and buffers that the rules do not change are the same tensors in both models, so
+    training the one trains the other. Modules are not shared: mode, hooks and attributes of the two are apart.
 
     Args:
         model: a `torch.nn.Module` on any device, in either mode.
@@ -162,7 +163,7 @@ def _run(
     name: str | None,
 ) -> tuple[Any, Report]:
     # Planning and verifying are for a model only: checking rules must not pay for importing them.
-    from rewrite.matcher import Context
+    from rewrite.matcher import Context, Matcher
     from rewrite.planner import plan
     from rewrite.verifier import verify
 
@@ -195,10 +196,14 @@ def _run(
             reports.append(ClauseReport(clause.text, str(clause.span), (), skipped=True))
             warnings.append(_already_applied(clause))
             continue
-        layers_only = clause.header is None and all(getattr(a, "on_layers", False) for a in clause.actions)
+        layers_only = Matcher.layers_only(clause)
         graph = reading.layers if layers_only else reading.graph
         other = None if layers_only else reading.other
         made = plan(clause, graph, other, context, lambda ls, shape: backend.trial(ls, shape, modules))
+        if mark in done and not made.edits:
+            reports.append(ClauseReport(clause.text, str(clause.span), (), skipped=True))
+            warnings.append(_already_applied(clause))
+            continue
         written = backend.write(reading, made.edits, modules, seed)
         reports.append(clause_report(made, written.names))
         new_layers += [path for number in made.named if not _other_only(made, number) for path in written.names[number]]
@@ -220,7 +225,8 @@ def _run(
         open_questions=questions,
         new_layers=new_layers,
     )
-    return current, _report(backend, model, current, first, reports, warnings, output, operations, program, name)
+    report = _report(backend, model, current, first, reports, warnings, output, operations, program, name)
+    return (backend.separate(current, model) if current is not model else model), report
 
 
 _ONCE = ("Insert", "Replace", "Remove", "Reset")

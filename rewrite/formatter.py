@@ -28,7 +28,7 @@ def clause(
     if header is not None:
         parts.append(f"{position(header)}: ")
     kept = (line for line in body if not isinstance(line, syntax.ExpectCount | syntax.ExpectOutput))
-    return "".join(parts) + "; ".join(statement(line) for line in kept)
+    return ("".join(parts) + "; ".join(statement(line) for line in kept)).removesuffix(": ")
 
 
 def position(header: syntax.Position) -> str:

@@ -57,6 +57,8 @@ class Layer:
     """how many of those receive gradients"""
     statistics: bool = False
     """keeps moving statistics"""
+    still: bool = False
+    """its statistics are frozen"""
     training: bool = False
     aliases: tuple[str, ...] = ()
     """further paths of the very same module"""

@@ -88,11 +88,11 @@ def either(words: Collection[str]) -> str:
 
 def _is_typo(text: str) -> bool:
     """Whether a name is a layer of the vocabulary but for letter case or one slip; else a model may have the class."""
+    if text in vocabulary.OPERATIONS:
+        return False
     lower = text.lower().replace("_", "")
     for name in vocabulary.OPERATIONS:
         known = name.lower()
-        if text == name:
-            return False
         if not name[0].isupper() or text.startswith(name):  # `GroupNorm1` is a name of its own
             continue
         if lower == known or (len(known) >= _SHORTEST_TYPO and _is_one_slip(lower, known)):

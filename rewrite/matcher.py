@@ -207,15 +207,15 @@ class Matcher:
         found.passed["tests"] += 1
         for units in (*selector.scopes, *selector.within):
             if not scope.is_inside(self.graph, node, units, self.context.classes):
-                found.failures.setdefault("in", Counter())["it lies outside"] += 1
+                found.failures.setdefault("in", Counter())[""] += 1
                 return False
         found.passed["in"] += 1
         if selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes):
-            found.failures.setdefault("except", Counter())["`except` leaves it out"] += 1
+            found.failures.setdefault("except", Counter())[""] += 1
             return False
         found.passed["except"] += 1
         if selector.where is not None and not self._holds(selector, node, found):
-            found.failures.setdefault("where", Counter())["`where` does not hold"] += 1
+            found.failures.setdefault("where", Counter())[""] += 1
             return False
         if node.layer is not None and node.layer.uncallable and node.index >= 0:
             found.failures.setdefault("uncallable", Counter())[node.layer.uncallable] += 1
@@ -314,15 +314,19 @@ class Matcher:
         else:
             notes.append(f"{base} {'call is' if base == 1 else 'calls are'} {what}")
             for stage, text in (
-                ("tests", "fails the attribute test"),
-                ("in", "lies outside the given scope"),
-                ("except", "is left out by `except`"),
-                ("where", "fails the `where`"),
+                ("tests", "fail the attribute test"),
+                ("in", "lie outside of it"),
+                ("except", "are left out by `except`"),
+                ("where", "fail the `where`"),
                 ("uncallable", "cannot be edited"),
                 ("between", ""),
             ):
-                for why, count in (found.failures.get(stage) or Counter()).most_common(3):
-                    notes.append(why if stage == "between" else f"{count} of them {text}: {why}")
+                reasons = found.failures.get(stage, Counter())
+                if stage == "between":
+                    notes += reasons
+                elif reasons:
+                    shown = [f"{why} ({count})" for why, count in reasons.most_common(3) if why]
+                    notes.append(f"{reasons.total()} of these {text}" + (f": {'; '.join(shown)}" if shown else ""))
             if found.failures.get("in"):
                 places = self._places_of(units)
                 notes.append(f"they lie in {', '.join(places)}")
@@ -344,13 +348,12 @@ class Matcher:
         paths = [p for p in paths if p]
         stem = glob.replace(".**", "").replace("**.", "").replace(".*", "")
         close = nearest(stem, paths)
-        if not close:
-            close = [p for p in paths if "." not in p][:6]
+        there = close or [p for p in paths if "." not in p][:6]
         return Diagnostic(
             "RW201",
             f'the path "{glob}" matches nothing in {self.graph.name}',
             unit.span,
-            notes=(f"nearest paths: {', '.join(f'`{p}`' for p in close)}",) if close else (),
+            notes=(f"{'nearest' if close else 'its first'} paths: {', '.join(f'`{p}`' for p in there)}",),
             help=f'did you mean "{close[0]}"?' if close else "`rewrite show` lists the paths of a model",
         )
 
@@ -403,6 +406,24 @@ class Matcher:
             node.name.partition(".")[0] for node in self.graph.nodes if any(self.fits(unit, node) for unit in units)
         )
         return [f'"{place}.**" ({count})' for place, count in places.most_common(6)]
+
+    def near_misses(self, clause: Clause, other: Graph | None) -> list[str]:
+        """Layers that are what the clause names and yet are no site, each with the reason."""
+        if self.layers_only(clause):
+            return []
+        called = {*self.graph.calls, *(other.calls if other is not None else ())}
+        lines = []
+        for layer in self.graph.layers.values():
+            if layer.path in called or not layer.path:
+                continue
+            node = scope.as_node(layer)
+            if node.composite or not any(self._is_named(unit, node) for unit in clause.selector.alternatives):
+                continue
+            lines.append(f"`{layer.path}` ({node.spelling}): {layer.uncallable or 'no forward calls it'}")
+        return lines
+
+    def _is_named(self, unit: Unit, node: Node) -> bool:
+        return isinstance(unit.base, Kind) and self.fits(unit, node)
 
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""

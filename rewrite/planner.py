@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rewrite import edit
 from rewrite.actions.site import Desk, Site, Trial
@@ -64,7 +64,9 @@ def plan(
         for path, nodes in other.calls.items():
             calls[path] = (*calls.get(path, ()), *(n for n in nodes if (n.scope, n.local) not in known))
     sites, other_sites = _plan_sites(clause, matches, extra, graph, other, matcher, context, trial, calls)
-    return _finish(clause, sites, other_sites, found, matcher)
+    made = _finish(clause, sites, other_sites, found, matcher)
+    made.misses = matcher.near_misses(clause, other)
+    return made
 
 
 _Planned = tuple[list[Site], Desk]
@@ -128,8 +130,23 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     rest = [*desk.edits, *(other[1].edits if other is not None else ())]
     edits += rest
     warnings = [*matcher.unmatched_alternatives(clause.selector, found), *desk.warnings]
-    changes = [*desk.shape_changes, *(other[1].shape_changes if other is not None else ())]
+    changes = _one_per_cause([*desk.shape_changes, *(other[1].shape_changes if other is not None else ())])
     return Plan(clause, sites, other[0] if other is not None else [], edits, named, warnings, changes)
+
+
+def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """One diagnostic for each place in the rule: the first, and how many more sites have the same trouble."""
+    groups: dict[tuple[str, object], list[Diagnostic]] = {}
+    for diagnostic in diagnostics:
+        groups.setdefault((diagnostic.code, diagnostic.span), []).append(diagnostic)
+    found = []
+    for group in groups.values():
+        first = group[0]
+        if len(group) > 1:
+            more = "site has" if len(group) == 2 else "sites have"
+            first = replace(first, notes=(*first.notes, f"{len(group) - 1} more {more} the same trouble"))
+        found.append(first)
+    return found
 
 
 def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause) -> None:

@@ -32,11 +32,10 @@ class Freeze:
             layer = site.node.layer
             assert layer is not None, "layers are what is frozen"
             changes: dict[str, object] = {}
-            if self.what != "stats" and layer.parameters and (layer.trainable > 0) is self.frozen:
+            already = 0 if self.frozen else layer.parameters
+            if self.what != "stats" and layer.trainable != already:
                 changes["trainable"] = not self.frozen
-            if self.what != "stats" and layer.parameters and 0 < layer.trainable < layer.parameters:
-                changes["trainable"] = not self.frozen
-            if self.what != "params" and layer.statistics:
+            if self.what != "params" and layer.statistics and layer.still is not self.frozen:
                 changes["statistics"] = "frozen" if self.frozen else "moving"
             moving += self.what == "params" and self.frozen and layer.statistics
             if changes:

@@ -13,7 +13,7 @@ from rewrite.errors import Diagnostic
 from rewrite.graph import Layer, TensorType
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
-from rewrite.vocabulary.operation import Shape
+from rewrite.vocabulary.operation import Operation, Shape
 
 
 @dataclass(frozen=True)
@@ -96,26 +96,26 @@ class Replace:
         if incoming.shape is not None and before.shape is not None:
             got = desk.trial(made, incoming.shape)
             if got != before.shape:
-                _note(site, made, f"{before.shape}", f"{got}", desk, self.span)
+                _note(site, made, f"the shape of its output from {before.shape}", f"{got}", desk, self.span)
             return
         after = incoming
         for new in made:
             after = behind_layer(new, after)
-        kept = old is not None and old.writes and _only_sizes(old.name, made, node.attributes)
+        kept = old is not None and _only_sizes(old, made)
         for axis in (1, -1):
             was, now = before.size(axis), after.size(axis)
             if was is not None and now is not None and was != now:
-                _note(site, made, f"{was} on axis {axis}", f"{now}", desk, self.span)
+                size = "size of its last axis" if axis == -1 or before.rank == 2 else "number of its channels"
+                _note(site, made, f"the {size} from {was}", f"{now}", desk, self.span)
                 return
             kept = kept and (was is None or was == now)
         if not kept:
-            _note(site, made, "a shape that is not known", "one that may differ", desk, self.span)
+            _note(site, made, "the shape of its output from one that is not known", "one that may differ", desk, self.span)
 
 
-def _only_sizes(name: str, made: Sequence[NewLayer], attributes: object) -> bool:
-    """Whether a chain ends as the replaced operation does and keeps every extent on the way."""
-    linear = OPERATIONS[name].family == "linear"
-    return linear and all(
+def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:
+    """Whether nothing but the last size of a linear layer could change, in the old layers and the new."""
+    return old.family == "linear" and all(
         new.operation is not None
         and (OPERATIONS[new.operation].shape is Shape.SAME or OPERATIONS[new.operation].family == "linear")
         for new in made
@@ -127,7 +127,7 @@ def _note(site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, 
     desk.shape_changes.append(
         Diagnostic(
             "RW310",
-            f"`{text}` in the place of `{site.node.name}` changes its output from {was} to {now}",
+            f"`{text}` in the place of `{site.node.name}` changes {was} to {now}",
             span,
             help="if the model's output may change, say so: `expect output (_, 10)`; "
             "else give an example input, and the output is checked by a run",

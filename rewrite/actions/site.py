@@ -42,7 +42,7 @@ class Site:
         """What is edited: equal for the calls that one edit changes together."""
         number = -1 if self.operand is None else self.operand.number
         if self.node.on_layer and self.node.layer is not None:
-            return "", self.node.layer.path, number
+            return "<layer>", self.node.layer.path, number
         return self.node.scope, self.node.local, number
 
 

@@ -106,6 +106,10 @@ class Backend(Protocol):
         """A changed copy of the model; what is not edited is shared with it."""
         ...
 
+    def separate(self, model: Any, given: Any) -> Any:
+        """`model` with no module in common with `given`, so that using the one does not reach the other."""
+        ...
+
     def trial(
         self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:

@@ -12,6 +12,7 @@ from torch import nn
 from rewrite.backends.backend import Example, Ran, Reading, Size, Written
 from rewrite.backends.torch.capture import Capture, capture
 from rewrite.backends.torch.layers import Builder, trial
+from rewrite.backends.torch.modules import separate
 from rewrite.backends.torch.reader import Calls, flatten, read_layers
 from rewrite.backends.torch.run import record_types, run_on_shapes
 from rewrite.backends.torch.spellings import is_leaf, qualified
@@ -114,6 +115,10 @@ class TorchBackend:
         for module in writer.changed_scopes():
             reading.known.scopes.pop(module, None)
         return Written(model, names)
+
+    def separate(self, model: nn.Module, given: nn.Module) -> nn.Module:
+        """Copies the modules that are still shared."""
+        return separate(model, given)
 
     def trial(
         self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]

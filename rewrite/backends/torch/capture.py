@@ -248,6 +248,11 @@ class Capturer(fx.Tracer):
         for module in self.reached:
             if module in self.scopes:
                 self.scopes[module].reached = True
+        for scope in self.scopes.values():
+            for body in scope.bodies.values() if not scope.reason else ():
+                for called in body.children.values():
+                    # Read by somebody, but called as well: its call can be extended like any other.
+                    self.read_only.pop(self.paths[called][0], None)
         return Capture(self.model, self.paths, self.scopes, self.read_only)
 
     def open_alone(
@@ -287,6 +292,8 @@ class Capturer(fx.Tracer):
             return self.scopes[module]
         try:
             frame, body = self._run_forward(scope, arguments, training=module.training)
+            if not sure:
+                self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
             scope.reason = _describe(problem)
             for inner in module.modules():
@@ -299,6 +306,14 @@ class Capturer(fx.Tracer):
         scope.current = ("train" if module.training else "eval") if frame.branches else ""
         scope.bodies[scope.current] = body
         return scope
+
+    def _check_all_called(self, scope: Scope, body: Body) -> None:
+        """Refuses a forward that leaves children out for the arguments that were assumed: others may call them."""
+        called = set(body.children.values())
+        for child in self._called_children(scope.module):
+            if not any(inner in called for inner in child.modules()):
+                name = self.paths[child][0].removeprefix(scope.path).lstrip(".")
+                raise Unfaithful(f"does not call `{name}` for the arguments that are known here")
 
     def _called_children(self, module: nn.Module) -> Iterator[nn.Module]:
         """Nearest descendants that have a forward of their own; a ModuleList is looked through."""
@@ -586,13 +601,12 @@ class Capturer(fx.Tracer):
     def _reach(self, m: nn.Module) -> None:
         """Notes that somebody else than a Sequential's own forward takes an entry out of it."""
         frame = self.frames[-1]
-        for path in self.paths.get(m, ()):
-            parent_path = path.rpartition(".")[0]
-            if not path:
-                continue
-            parent = self.model.get_submodule(parent_path)
-            if parent is not frame.scope.module and is_sequential(parent):
+        head = frame.names.get(m, "").rpartition(".")[0]
+        while head:
+            parent = frame.scope.module.get_submodule(head)
+            if is_sequential(parent):
                 self.reached.add(parent)
+            head = head.rpartition(".")[0]
 
     def _unpack(self, proxy: fx.Proxy, result: object, frame: _Frame) -> object:
         """The value of a call in the structure that the callee returns."""

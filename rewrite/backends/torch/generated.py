@@ -297,13 +297,18 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
     cls = type(self)
     twin: nn.Module = cls.__new__(cls)
     memo[id(self)] = twin
-    twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+    twin.__setstate__(copy.deepcopy(_state(self), memo))  # type: ignore[no-untyped-call]
     return twin
+
+
+def _state(module: nn.Module) -> Any:
+    """What the class itself would pickle: recurrent layers leave their weak references out."""
+    return module.__getstate__()
 
 
 def _reduce(self: nn.Module, protocol: object) -> tuple[Any, ...]:
     cls = type(self)
-    return rebuild, (cls._rewrite_base, pack(cls._rewrite_recipe), self.__dict__)  # type: ignore[attr-defined]
+    return rebuild, (cls._rewrite_base, pack(cls._rewrite_recipe), _state(self))  # type: ignore[attr-defined]
 
 
 def rebuild(base: type[nn.Module], packed: dict[str, Any], state: dict[str, Any]) -> nn.Module:
@@ -312,7 +317,7 @@ def rebuild(base: type[nn.Module], packed: dict[str, Any], state: dict[str, Any]
     Args:
         base: the module's own class.
         packed: the recipe as `pack` gives it.
-        state: the module's `__dict__`.
+        state: what the module's class pickles.
 
     Raises:
         SafetyError: the data holds what no captured forward holds.
@@ -322,7 +327,7 @@ def rebuild(base: type[nn.Module], packed: dict[str, Any], state: dict[str, Any]
         raise _unsafe(f"{base!r} is no module class")
     cls = generate_class(base, unpack(packed))
     module = cls.__new__(cls)
-    nn.Module.__setstate__(module, state)
+    module.__setstate__(state)  # type: ignore[no-untyped-call]
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 
+import torch
 from torch import nn
 
 _OWNED = (
@@ -53,3 +54,25 @@ def parent_of(path: str) -> tuple[str, str]:
     """`a.b.c` -> (`a.b`, `c`)."""
     head, _, name = path.rpartition(".")
     return head, name
+
+
+def separate(model: nn.Module, given: nn.Module) -> nn.Module:
+    """Copies every module that `model` still has in common with `given`; parameters and buffers stay shared.
+
+    So `train()`, hooks and attributes of the one do not reach the other.
+    """
+    theirs = set(given.modules())
+    copies: dict[nn.Module, nn.Module] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module in copies:
+            return copies[module]
+        # a compiled module has no tables of its own that could be copied
+        own = shallow_copy(module) if module in theirs and not isinstance(module, torch.jit.ScriptModule) else module
+        copies[module] = own
+        for name, child in own._modules.items():
+            if child is not None:
+                own._modules[name] = visit(child)
+        return own
+
+    return visit(model)

@@ -122,6 +122,7 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
             parameters=sum(number for number, _ in numbers),
             trainable=sum(number for number, learns in numbers if learns),
             statistics="running_mean" in module._buffers and module._buffers["running_mean"] is not None,
+            still=recipe_of(module).still,
             training=module.training,
             aliases=tuple(aliases.get(path, ())),
             activation=_activation_slot(module, operation),
@@ -573,9 +574,22 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
+    _agree_on_layers(nodes)
     graph = Graph(name, nodes, layers, outputs, opaque=opaque)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
+        _agree_on_layers(nodes)
         other = Graph(name, nodes, layers, outputs, opaque=opaque)
     return graph, other, calls
+
+
+def _agree_on_layers(nodes: Sequence[Node]) -> None:
+    """A layer that is extended itself for one of its calls is extended for all of them.
+
+    Nodes are frozen for everybody else; only when all are known is it known which calls share a layer.
+    """
+    extended = {node.layer.path for node in nodes if node.on_layer and node.layer is not None}
+    for node in nodes:
+        if node.layer is not None and node.layer.path in extended and not node.on_layer:
+            object.__setattr__(node, "on_layer", True)

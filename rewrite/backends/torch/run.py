@@ -6,6 +6,7 @@ A copy of the module tree runs; neither the model nor its running statistics see
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -134,6 +135,16 @@ def _described(output: Any) -> object:
 
 def _forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
     """One forward pass of a watched copy: in the model's mode, or in eval mode where only that works."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is about to be raised here anyway
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return _try_forward(model, example, watch, forget)
+    finally:
+        log.setLevel(level)
+
+
+def _try_forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
     problem: Exception | None = None
     for training in (None, False):
         forget()
