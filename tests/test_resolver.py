@@ -173,6 +173,7 @@ within  A|B:
     expect 3 matches
 """)
     two = clause("within A | B { after Conv2d[groups == 1] as c where c.bias { insert Dropout(p=0.1) } }")
+    assert clause("after ReLU: expect 3 matches").text == "after ReLU"
     assert one.text == two.text == "within A | B: after Conv2d[groups == 1] as c where c.bias: insert Dropout(p=0.1)"
 
 
