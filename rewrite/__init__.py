@@ -5,7 +5,7 @@ Importing this package imports no framework and no parser; each comes with the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would cost the command line its start
 
 if TYPE_CHECKING:
     from rewrite.engine import Plan, Rules, apply_rules, check_rules, get_report, plan_rules

@@ -45,6 +45,18 @@ class Insert:
     """None: behind the node's output; else the number of the input"""
     layers: tuple[NewLayer, ...]
 
+    @property
+    def on_layer(self) -> bool:
+        """Whether it extends the layer itself instead of the forward that calls it."""
+        return extends_layer(self.node, self.operand)
+
+
+def extends_layer(node: Node, operand: int | None) -> bool:
+    """Whether an insertion at a call extends the layer that is called: its surroundings are not certain, or it returns
+    several values of which the first goes through the new layers.
+    """
+    return node.on_layer or (operand is None and node.layer is not None and not node.composite and node.outputs != 1)
+
 
 @dataclass(frozen=True)
 class Replace:

@@ -171,6 +171,14 @@ class Graph:
         return {index: tuple(values.values()) for index, values in found.items()}
 
     @cached_property
+    def runs(self) -> Mapping[tuple[str, str], tuple[Node, ...]]:
+        """(scope, local name) -> the calls that this one place in a forward makes; several if its module runs again."""
+        found: dict[tuple[str, str], list[Node]] = {}
+        for node in self.nodes:
+            found.setdefault((node.scope, node.local), []).append(node)
+        return {place: tuple(nodes) for place, nodes in found.items()}
+
+    @cached_property
     def calls(self) -> Mapping[str, tuple[Node, ...]]:
         """Layer path -> the calls of that layer."""
         found: dict[str, list[Node]] = {}

@@ -1,25 +1,59 @@
 """Sizes of values: what lets a rule leave `num_features` out.
 
-With an example input the backend has recorded exact shapes. Without one, a size is looked for along the dataflow:
-through operations that keep it, back to one that sets it or on to one that needs it.
+With an example input the backend has recorded exact shapes. Without one, values that must have the same size are put
+into one class (an activation keeps all sizes, a pool the channels, an addition those of its operands), and whatever one
+call states about its input or output holds for the class.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
+from functools import cached_property
 
-from rewrite.graph import Graph, Node, Operand, TensorType, Value
+from rewrite.graph import Graph, Node, TensorType, Value
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, Shape
 
+_Key = tuple[int, tuple[int | str, ...]] | int
+"""a value: (index of its producer, part), or the identity of an input of the model"""
+
+
+class _Classes:
+    """Values in classes of equals, and the facts that are known of each class (a union-find)."""
+
+    def __init__(self) -> None:
+        self.parents: dict[_Key, _Key] = {}
+        self.facts: dict[_Key, set[int]] = {}
+
+    def find(self, key: _Key) -> _Key:
+        parents = self.parents
+        root = key
+        while (above := parents.get(root, root)) != root:
+            root = above
+        while key != root:
+            parents[key], key = root, parents.get(key, key)
+        return root
+
+    def unite(self, one: _Key, other: _Key) -> None:
+        a, b = self.find(one), self.find(other)
+        if a != b:
+            self.parents[b] = a
+            if b in self.facts:
+                self.facts.setdefault(a, set()).update(self.facts.pop(b))
+
+    def state(self, key: _Key, fact: int) -> None:
+        self.facts.setdefault(self.find(key), set()).add(fact)
+
+    def known(self, key: _Key) -> set[int]:
+        return self.facts.get(self.find(key), set())
+
 
 class Inference:
-    """Answers questions about the sizes of one graph's values; remembers the answers."""
+    """Answers questions about the sizes of one graph's values."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._sizes: dict[tuple[int, tuple[int | str, ...], int], int | None] = {}
+        self._axes: dict[int, tuple[_Classes, _Classes, dict[_Key, int]]] = {}
 
     def type_of(self, value: Value) -> TensorType:
         """All that is known of a value."""
@@ -35,6 +69,10 @@ class Inference:
 
     def main_output(self, node: Node) -> Value:
         """The value that `after node` speaks of."""
+        if node.composite:
+            inner = self.graph.inner_outputs.get(node.index, ())
+            if inner:
+                return inner[0]
         return Value(node, (0,) if node.outputs not in (0, 1) else ())
 
     def size(self, value: Value, axis: int) -> int | None:
@@ -42,129 +80,114 @@ class Inference:
         exact = self._exact(value)
         if exact is not None:
             return exact.size(axis)
-        if value.producer is None:
-            return self._search([value], axis)
-        key = (value.producer.index, value.index, axis)
-        if key not in self._sizes:
-            self._sizes[key] = None  # a loop through a cat ends here
-            self._sizes[key] = self._search([value], axis)
-        return self._sizes[key]
+        if axis not in self._axes:
+            self._axes[axis] = self._classes(axis)
+        equal, merged, stated = self._axes[axis]
+        key = _key(value)
+        if key in stated:
+            return stated[key]
+        facts = equal.known(key)
+        if not facts:
+            # Where operands broadcast, a size of 1 is stretched and says nothing about the other one.
+            facts = merged.known(key)
+            facts = facts - {1} or facts
+        return next(iter(facts)) if len(facts) == 1 else None
 
     def rank(self, value: Value) -> int | None:
-        """Number of axes of a value, as far as the operations that it passes say."""
-        for _ in range(len(self.graph.nodes)):
-            exact = self._exact(value)
-            if exact is not None and exact.shape is not None:
-                return len(exact.shape)
-            node = value.producer
-            operation = _operation(node)
-            if node is None or operation is None:
-                return None
-            if operation.rank is not None and operation.shape in (Shape.SAME, Shape.CHANNELS):
-                return operation.rank
-            if operation.rank is not None and operation.writes:
-                return operation.rank
-            if operation.name in ("Flatten", "flatten") and node.attributes.get("start_dim") == 1:
-                return 2
-            if not node.inputs or (operation.shape is Shape.OTHER and operation.family != "linear"):
-                return None
-            value = node.inputs[0].value
-        return None
+        """Number of axes of a value, batch included, as far as the operations around it say."""
+        exact = self._exact(value)
+        if exact is not None:
+            return exact.rank
+        facts = self._ranks.known(_key(value))
+        return next(iter(facts)) if len(facts) == 1 else None
 
     def _exact(self, value: Value) -> TensorType | None:
         if value.producer is None or not self.graph.types:
             return None
         return self.graph.types.get((value.producer.index, value.index))
 
-    def _search(self, start: list[Value], axis: int) -> int | None:
-        """Breadth-first over the values that have the same size on `axis`; the nearest call that states it wins."""
-        queue: deque[tuple[Value, bool]] = deque((value, False) for value in start)
-        seen: set[tuple[int, tuple[int | str, ...]] | int] = set()
-        while queue:
-            value, stretched = queue.popleft()
-            key = id(value) if value.producer is None else (value.producer.index, value.index)
-            if key in seen:
-                continue
-            seen.add(key)
-            stated = self._stated(value, axis)
-            # Where operands broadcast, a size of 1 is stretched and says nothing about the other one.
-            if stated is not None and not (stretched and stated == 1):
-                return stated
-            queue.extend(self._same_size(value, axis, stretched))
-        return None
+    # ---- classes of equal size on one axis
 
-    def _stated(self, value: Value, axis: int) -> int | None:
-        """What the producer or a direct consumer of a value says about its size."""
-        exact = self._exact(value)
-        if exact is not None:
-            return exact.size(axis)
-        node = value.producer
-        operation = _operation(node)
-        if node is not None and operation is not None and value.index in ((), (0,)):
+    def _classes(self, axis: int) -> tuple[_Classes, _Classes, dict[_Key, int]]:
+        """(classes without broadcasting, classes with it, what calls state directly)."""
+        equal, merged = _Classes(), _Classes()
+        stated: dict[_Key, int] = {}
+        later: list[tuple[Node, Operation]] = []
+
+        def state(key: _Key, size: int | None) -> None:
+            if size is not None:
+                stated.setdefault(key, size)
+                equal.state(key, size)
+                merged.state(key, size)
+
+        for node, operation in self._operations():
+            out: _Key = (node.index, (0,) if operation.outputs not in (0, 1) else ())
             for argument, written in operation.writes.items():
                 if _same_axis(written, axis, operation.rank):
-                    return _whole(node.attributes.get(argument))
-            if operation.shape is Shape.SAME and _exact_layer(node):
+                    state(out, _whole(node.attributes.get(argument)))
+            if node.inputs and (node.layer is None or node.layer.exact):
                 for argument, read in operation.reads.items():
                     if _same_axis(read, axis, operation.rank):
-                        return _last(node.attributes.get(argument))
+                        state(_key(node.inputs[0].value), _last(node.attributes.get(argument)))
+            if operation.shape is Shape.SPLIT and _dim(node) == axis:
+                later.append((node, operation))
+            elif operation.shape is Shape.CAT and _dim(node) == axis:
+                later.append((node, operation))
+            elif node.inputs and _keeps(operation, node, axis):
+                broadcasts = operation.shape is Shape.BROADCAST
+                several = broadcasts or operation.shape is Shape.CAT
+                parts = self._parts(node) if operation.shape is Shape.SPLIT else [out]
+                for operand in node.inputs if several else node.inputs[:1]:
+                    for part in parts:
+                        merged.unite(part, _key(operand.value))
+                        if not broadcasts:
+                            equal.unite(part, _key(operand.value))
+        # In order of execution, so that a sum of sums is known when its parts are.
+        self._axes[axis] = (equal, merged, stated)
+        for node, operation in later:
+            sizes = [self.size(operand.value, axis) for operand in node.inputs]
+            known = [size for size in sizes if size is not None]
+            if not known or len(known) < len(sizes):
+                continue
             if operation.shape is Shape.CAT:
-                return self._joined(node, axis)
-            if operation.shape is Shape.SPLIT:
-                return None
-        for consumer, _ in self._consumers(value):
-            needs = _operation(consumer)
-            if needs is None or not _exact_layer(consumer):
-                continue
-            for argument, read in needs.reads.items():
-                if _same_axis(read, axis, needs.rank):
-                    return _last(consumer.attributes.get(argument))
-        return None
+                state((node.index, ()), sum(known))
+            elif isinstance(chunks := node.attributes.get("chunks"), int) and chunks > 0 and known[0] % chunks == 0:
+                for part in self._parts(node):
+                    state(part, known[0] // chunks)
+        return self._axes[axis]
 
-    def _joined(self, node: Node, axis: int) -> int | None:
-        """Size behind a concatenation: the sum on the joined axis."""
-        if _whole(node.attributes.get("dim", 0)) != axis:
-            return None
-        total = 0
-        for operand in node.inputs:
-            size = self.size(operand.value, axis)
-            if size is None:
-                return None
-            total += size
-        return total
+    @cached_property
+    def _ranks(self) -> _Classes:
+        classes = _Classes()
+        for node, operation in self._operations():
+            out: _Key = (node.index, (0,) if operation.outputs not in (0, 1) else ())
+            keeps = operation.shape is not Shape.OTHER or operation.family in ("linear", "conv")
+            if operation.rank is not None and keeps and (node.layer is None or node.layer.exact):
+                classes.state(out, operation.rank)
+                if node.inputs:
+                    classes.state(_key(node.inputs[0].value), operation.rank)
+            elif operation.name in ("Flatten", "flatten") and node.attributes.get("start_dim") == 1:
+                if node.attributes.get("end_dim") == -1:
+                    classes.state(out, 2)
+            elif keeps and operation.name not in ("stack", "unbind") and node.inputs:
+                parts = self._parts(node) if operation.shape is Shape.SPLIT else [out]
+                for part in parts:
+                    classes.unite(part, _key(node.inputs[0].value))
+        return classes
 
-    def _same_size(self, value: Value, axis: int, stretched: bool) -> Iterator[tuple[Value, bool]]:
-        """Values whose size on `axis` equals that of `value`, one step away."""
-        node = value.producer
-        operation = _operation(node)
-        if node is not None and operation is not None and _keeps(operation, node, axis):
-            merges = operation.shape is Shape.BROADCAST
-            for operand in node.inputs if merges or operation.shape is Shape.CAT else node.inputs[:1]:
-                yield operand.value, stretched or merges
-        elif node is not None and node.composite:
-            for operand in self.graph.inner_outputs.get(node.index, ()):
-                yield operand, stretched
-        for consumer, operand in self._consumers(value):
-            needs = _operation(consumer)
-            if needs is None or not _keeps(needs, consumer, axis):
-                continue
-            if operand.number == 0 or needs.shape in (Shape.BROADCAST, Shape.CAT):
-                yield Value(consumer), stretched or needs.shape is Shape.BROADCAST
+    def _operations(self) -> Iterator[tuple[Node, Operation]]:
+        for node in self.graph.nodes:
+            operation = OPERATIONS.get(node.operation) if node.operation is not None else None
+            if operation is not None:
+                yield node, operation
 
-    def _consumers(self, value: Value) -> Iterator[tuple[Node, Operand]]:
-        if value.producer is None:
-            return
-        for consumer, operand in self.graph.uses.get(value.producer.index, ()):
-            if operand.value.index == value.index:
-                yield consumer, operand
+    def _parts(self, node: Node) -> list[_Key]:
+        """The pieces that a split makes, as far as anything takes them."""
+        return [_key(operand.value) for _, operand in self.graph.uses.get(node.index, ())]
 
 
-def _operation(node: Node | None) -> Operation | None:
-    return OPERATIONS.get(node.operation) if node is not None and node.operation is not None else None
-
-
-def _exact_layer(node: Node) -> bool:
-    return node.layer is None or node.layer.exact
+def _key(value: Value) -> _Key:
+    return id(value) if value.producer is None else (value.producer.index, value.index)
 
 
 def _keeps(operation: Operation, node: Node, axis: int) -> bool:
@@ -175,10 +198,14 @@ def _keeps(operation: Operation, node: Node, axis: int) -> bool:
         case Shape.CHANNELS:
             return axis == 1
         case Shape.CAT | Shape.SPLIT:
-            dim = _whole(node.attributes.get("dim", 0))
+            dim = _dim(node)
             return dim is not None and dim >= 0 and axis >= 0 and dim != axis
         case Shape.OTHER:
             return False
+
+
+def _dim(node: Node) -> int | None:
+    return _whole(node.attributes.get("dim", 0))
 
 
 def _same_axis(one: int, other: int, rank: int | None) -> bool:

@@ -152,12 +152,10 @@ def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
 def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause) -> None:
     """Refuses an edit of code that runs at several places of the model when only some of these are matched."""
     first = group[0]
-    if first.node.on_layer and first.node.layer is not None:
+    if first.key[0] == "<layer>" and first.node.layer is not None:
         all_calls = desk.calls.get(first.node.layer.path, ())
     else:
-        all_calls = tuple(
-            node for node in desk.graph.nodes if (node.scope, node.local) == (first.node.scope, first.node.local)
-        )
+        all_calls = desk.graph.runs.get((first.node.scope, first.node.local), ())
     matched = {site.node.index for site in group}
     missing = [node for node in all_calls if node.index not in matched and node.mode == first.node.mode]
     if missing:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rewrite.backends.backend import Backend, Example, Ran, Reading
-from rewrite.errors import Diagnostic, raisable
+from rewrite.errors import Diagnostic, RewriteError, raisable
 from rewrite.inference import Inference
 from rewrite.rule import OutputPromise
 
@@ -40,7 +40,13 @@ def verify(
 
     """
     if example is not None:
-        was, now = backend.run(model, example), backend.run(written, example)
+        was = backend.run(model, example)
+        try:
+            now = backend.run(written, example)
+        except RewriteError as problem:
+            if problem.code != "RW203":
+                raise
+            raise _stopped_running(problem, open_questions) from problem
         _check_ran(now, new_layers)
         if promise is not None:
             return _check_promise(promise, now)
@@ -57,6 +63,18 @@ def verify(
     if open_questions:
         raise raisable(open_questions)
     return "unchanged: every edit keeps the shape at its site"
+
+
+def _stopped_running(problem: RewriteError, open_questions: Sequence[Diagnostic]) -> RewriteError:
+    """The model ran before the rewrite and does not any more: the sites in question are the reason, if there are any."""
+    if open_questions:
+        return raisable(open_questions)
+    return Diagnostic(
+        "RW311",
+        "the rewritten model does not run on the example input, which the given model takes",
+        notes=(problem.diagnostics[0].message,),
+        help="`rewrite plan` shows what each site gets",
+    ).error()
 
 
 def _check_ran(now: Ran, new_layers: Iterable[str]) -> None:

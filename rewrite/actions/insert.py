@@ -38,7 +38,7 @@ class Insert:
                     "RW320",
                     f"only the first input of `{node.name}` can be reached",
                     self.span,
-                    notes=("the forward around it is left as it is, since it was not captured with certainty",),
+                    notes=("the forward around it is left as it is: it could not be captured with certainty",),
                 ).error()
             incoming = desk.incoming(site)
             for chain in site.inserts if site.operand is None else ():

@@ -112,7 +112,7 @@ class Set:
                 )
             )
         key = (*_key(target), name)
-        if key not in done:
+        if key not in done and value != old:
             done[key] = value
             desk.edits.append(edit.Update(target.layer or target, {f".{name}": value}))
 

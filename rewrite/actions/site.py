@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rewrite.actions.action import LayerSpec
-from rewrite.edit import Edit, NewLayer
+from rewrite.edit import Edit, NewLayer, extends_layer
 from rewrite.errors import Diagnostic
 from rewrite.expression import Expression, ReadAttribute, Relate, evaluate
 from rewrite.graph import Graph, Node, Operand, TensorType
@@ -41,7 +41,7 @@ class Site:
     def key(self) -> tuple[str, str, int]:
         """What is edited: equal for the calls that one edit changes together."""
         number = -1 if self.operand is None else self.operand.number
-        if self.node.on_layer and self.node.layer is not None:
+        if self.node.layer is not None and extends_layer(self.node, None if self.operand is None else number):
             return "<layer>", self.node.layer.path, number
         return self.node.scope, self.node.local, number
 
@@ -158,6 +158,7 @@ class Desk:
         for parameter in operation.parameters:
             name = parameter.name
             if name in given:
+                _check_kind(operation, name, parameter.default, given[name], spec.span)
                 if name in operation.reads:
                     self._check_given(operation, name, given[name], incoming, site, spec.span)
                 continue
@@ -214,6 +215,7 @@ class Desk:
 
     def check_inserted(self, site: Site, layers: Sequence[NewLayer], incoming: TensorType) -> None:
         """Notes a chain that would change the shape of the value it is inserted on."""
+        self._check_rank(site, layers[0], incoming)
         if all(n.operation is not None and OPERATIONS[n.operation].shape is Shape.SAME for n in layers):
             return
         for shape in self.samples(incoming, layers):
@@ -221,6 +223,19 @@ class Desk:
             if got != shape:
                 self._note_shape(site, layers, shape, got, known=bool(incoming.sizes) or incoming.shape is not None)
                 return
+
+    def _check_rank(self, site: Site, first: NewLayer, incoming: TensorType) -> None:
+        operation = OPERATIONS.get(first.operation or "")
+        if operation is None or operation.rank is None or incoming.rank in (None, operation.rank):
+            return
+        if operation.family != "norm" and incoming.rank == operation.rank - 1:
+            return  # one image without a batch is taken as well
+        raise Diagnostic(
+            "RW310",
+            f"`{first.name}` takes values with {operation.rank} axes, and that at `{site.node.name}` has {incoming.rank}",
+            first.span,
+            help="choose the layer for that number of axes, such as `BatchNorm1d` behind a `Linear`",
+        ).error()
 
     def _note_shape(
         self, site: Site, layers: Sequence[NewLayer], shape: tuple[int, ...], got: tuple[int, ...] | str, *, known: bool
@@ -276,6 +291,17 @@ def behind_layer(new: NewLayer, incoming: TensorType) -> TensorType:
         sizes.setdefault(1, channels)
     rank = operation.rank if operation.rank is not None else incoming.rank if operation.family == "linear" else None
     return TensorType(sizes, rank)
+
+
+def _check_kind(operation: Operation, name: str, default: object, value: object, span: Span) -> None:
+    """Refuses a text for a number or a flag, which PyTorch would keep until a forward trips over it."""
+    if isinstance(default, int | float) and isinstance(value, str):
+        raise Diagnostic(
+            "RW106",
+            f"`{name}` of `{operation.name}` is a {'flag' if isinstance(default, bool) else 'number'}, not {value!r}",
+            span,
+            help=f"`{operation.name}({operation.signature})`",
+        ).error()
 
 
 def _size_for(operation: Operation, name: str, incoming: TensorType) -> int | None:

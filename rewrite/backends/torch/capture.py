@@ -292,7 +292,7 @@ class Capturer(fx.Tracer):
             return self.scopes[module]
         try:
             frame, body = self._run_forward(scope, arguments, training=module.training)
-            if not sure:
+            if not self.frames and module is not self.model:
                 self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
             scope.reason = _describe(problem)

@@ -337,7 +337,7 @@ class Flattener:
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
             mode=owner.mode if owner is not None and owner.mode else _only_mode(calls.nodes[local], scope),
             training=layer.training if layer is not None else scope.module.training,
-            on_layer=layer is not None and _on_layer(scope, module, operation, composite),
+            on_layer=layer is not None and _on_layer(scope, module),
         )
         self.nodes.append(made)
         return made
@@ -395,14 +395,12 @@ def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:
     return "" if len(bodies) == len(scope.bodies) else next(iter(bodies))
 
 
-def _on_layer(scope: Scope, module: nn.Module | None, operation: Operation | None, composite: bool) -> bool:
+def _on_layer(scope: Scope, module: nn.Module | None) -> bool:
     """Whether an edit around this call extends the layer itself instead of the forward that calls it."""
     if not scope.sure or (scope.kind == "graph" and is_sequential(scope.module)):
         return True
     recipe = recipe_of(module) if module is not None else None
-    if recipe is not None and (recipe.before or recipe.after):
-        return True
-    return operation is not None and operation.outputs != 1 and not composite
+    return recipe is not None and bool(recipe.before or recipe.after)
 
 
 def node_spelling(module: nn.Module) -> str:

@@ -38,8 +38,10 @@ class Writer:
         """copied module -> its scope, whose graphs were edited"""
         self.behind: dict[tuple[fx.Node, int], fx.Node] = {}
         self.ahead: dict[tuple[fx.Node, int], tuple[fx.Node, int]] = {}
-        self.entry_behind: dict[tuple[nn.Module, str], str] = {}
-        self.entry_ahead: dict[tuple[nn.Module, str], str] = {}
+        self.order: dict[nn.Module, dict[str, tuple[list[str], list[str]]]] = {}
+        """module -> child -> new children to stand in front of it and behind it"""
+        self.entries: dict[nn.Module, dict[str, str]] = {}
+        """Sequential -> name of the call -> name of the entry"""
         self.gone: set[fx.Node] = set()
         self.parameters: dict[torch.Tensor, nn.Parameter] = {}
         self.made: list[str] = []
@@ -61,6 +63,7 @@ class Writer:
                     case Update():
                         self._update(edit)
                 names[number] = self.made
+        self._order_children()
         self._share_parameters()
         for module, scope in self.changed.items():
             recipe = recipe_of(module)
@@ -102,24 +105,42 @@ class Writer:
             candidate = f"{name}_{number}"
         return candidate
 
-    def _add_child(self, owner_path: str, name: str, layer: nn.Module, *, beside: str | None, ahead: bool = False) -> str:
-        """Registers a new child of a fresh module, next to the child `beside` where there is one; returns its name."""
+    def _add_child(
+        self, owner_path: str, name: str, layer: nn.Module, *, beside: str | None = None, ahead: list[str] | None = None
+    ) -> str:
+        """Registers a new child of a module; returns its name.
+
+        Args:
+            owner_path: where the module is.
+            name: what the child is called, if that is free.
+            layer: the child.
+            beside: the child that it will stand next to, behind all that stand there.
+            ahead: names that go in front of `beside`; the new one joins them.
+        """
         owner = self.mutable(owner_path)
         name = self._attach_name(owner, name)
-        if beside is not None and beside in owner._modules:
-            entries = list(owner._modules.items())
-            place = [key for key, _ in entries].index(beside) + (0 if ahead else 1)
-            if place < len(entries):
-                entries.insert(place, (name, layer))
-                owner._modules.clear()
-                owner._modules.update(entries)
-            else:
-                owner._modules[name] = layer
-        else:
-            owner._modules[name] = layer
+        owner._modules[name] = layer
+        if ahead is not None:
+            ahead.append(name)
+        elif beside is not None and beside in owner._modules:
+            self._neighbours(owner, beside)[1].append(name)
         self.fresh.update(layer.modules())
         self.made.append(f"{owner_path}.{name}".lstrip("."))
         return name
+
+    def _neighbours(self, owner: nn.Module, child: str) -> tuple[list[str], list[str]]:
+        return self.order.setdefault(owner, {}).setdefault(child, ([], []))
+
+    def _order_children(self) -> None:
+        """Puts every new child next to the one that it belongs to."""
+        for owner, beside in self.order.items():
+            placed = {name for pair in beside.values() for names in pair for name in names}
+            old = dict(owner._modules)
+            owner._modules.clear()
+            for name in old:
+                if name not in placed:
+                    ahead, behind = beside.get(name, ([], []))
+                    owner._modules.update({key: old[key] for key in (*ahead, name, *behind) if key in old})
 
     def _place(self, node: Node) -> Place:
         """Device, dtype and mode for a new layer beside a call: those of the layer, else of what is around it."""
@@ -157,7 +178,7 @@ class Writer:
     def _insert(self, edit: Insert) -> None:
         node = edit.node
         scope = self._scope(node)
-        if node.on_layer:
+        if edit.on_layer:
             self._extend(edit)
         elif scope is not None and scope.kind == "list":
             self._insert_entry(edit, scope)
@@ -174,10 +195,8 @@ class Writer:
         names: list[str] = []
         for new in edit.layers:
             prefix = "" if edit.operand is None else "before_"
-            name = self._add_child(
-                layer.path, f"{prefix}{new.name.lower()}", self.builder.build(new, place), beside=None
-            )
-            names.append(name)
+            name = f"{prefix}{new.name.lower()}"
+            names.append(self._add_child(layer.path, name, self.builder.build(new, place)))
         recipe = recipe_of(module)
         if edit.operand is None:
             recipe = replace(recipe, after=(*recipe.after, *names))
@@ -191,30 +210,22 @@ class Writer:
         owner = self.mutable(path)
         self._slow_path(path)
         place = self._place(edit.node)
-        key = (owner, anchor)
         if edit.operand is None:
-            beside = self.entry_behind.get(key, anchor)
             for new in edit.layers:
-                beside = self._add_child(
-                    path, f"{anchor}_{new.name.lower()}", self.builder.build(new, place), beside=beside
-                )
-            self.entry_behind[key] = beside
-        else:
-            first = self.entry_ahead.get(key, anchor)
-            beside, ahead = first, True
-            for number, new in enumerate(edit.layers):
-                name = self._add_child(
-                    path, f"before_{anchor}_{new.name.lower()}", self.builder.build(new, place), beside=beside, ahead=ahead
-                )
-                if number == 0:
-                    self.entry_ahead[key] = name
-                beside, ahead = name, False
+                self._add_child(path, f"{anchor}_{new.name.lower()}", self.builder.build(new, place), beside=anchor)
+            return
+        ahead: list[str] = []
+        for new in edit.layers:
+            self._add_child(path, f"before_{anchor}_{new.name.lower()}", self.builder.build(new, place), ahead=ahead)
+        self._neighbours(owner, anchor)[0][:0] = ahead
 
     def _entry(self, scope: Scope, node: Node) -> str:
         """Name of the entry of a Sequential that a call in it stands for."""
-        calls = [n for n in scope.body.graph.nodes if n.op == "call_module"]
-        place = next(number for number, call in enumerate(calls) if call.name == node.local)
-        return list(scope.module._modules)[place]
+        found = self.entries.get(scope.module)
+        if found is None:
+            calls = [call.name for call in scope.body.graph.nodes if call.op == "call_module"]
+            found = self.entries[scope.module] = dict(zip(calls, scope.module._modules, strict=True))
+        return found[node.local]
 
     def _insert_in_graph(self, edit: Insert, scope: Scope) -> None:
         node = edit.node
@@ -224,14 +235,12 @@ class Writer:
         prefix = "" if edit.operand is None else "before_"
         stem = node.local if edit.operand is None or len(node.inputs) < 2 else f"{node.local}_{edit.operand}"
         self._slow_path(scope.path)
+        ahead: list[str] | None = None if edit.operand is None else []
         for new in edit.layers:
-            layer = self.builder.build(new, place)
-            name = self._add_child(
-                scope.path, f"{prefix}{stem}_{new.name.lower()}", layer, beside=beside, ahead=edit.operand is not None
-            )
-            names.append(name)
-            if edit.operand is None:
-                beside = name if beside is not None else None
+            name = f"{prefix}{stem}_{new.name.lower()}"
+            names.append(self._add_child(scope.path, name, self.builder.build(new, place), beside=beside, ahead=ahead))
+        if ahead and beside is not None:
+            self._neighbours(self.mutable(scope.path), beside)[0][:0] = ahead
         self._touch(scope)
         calls = self.calls[scope.module]
         for call in calls.nodes[node.local].values():
