@@ -314,11 +314,13 @@ def _report(
         before=_totals(before, calls),
         after=_totals(after, calls + operations),
         new_parameters=sum(
-            size for key, (size, shape, _) in after.parameters_by_key.items()
+            size
+            for key, (size, shape, _) in after.parameters_by_key.items()
             if before.parameters_by_key.get(key, (0, None, False))[1] != shape
         ),
         frozen_parameters=sum(
-            size for key, (size, _, learns) in after.parameters_by_key.items()
+            size
+            for key, (size, _, learns) in after.parameters_by_key.items()
             if not learns and before.parameters_by_key.get(key, (0, None, False))[2]
         ),
         removed_keys=tuple(key for key in before.keys if key not in new),

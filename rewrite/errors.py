@@ -115,6 +115,10 @@ CODES: dict[str, Code] = {
 """code -> title, the exception that carries it (None: a warning), exit code of the command line"""
 
 
+EXAMPLE_HELP = "give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line"
+"""the remedy wherever only a run can tell a size"""
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     """What is wrong, where, why and what to do: the one form of every error and warning."""
@@ -136,7 +140,7 @@ class Diagnostic:
         return "warning" if CODES[self.code].error is None else "error"
 
     def error(self) -> RewriteError:
-        """This diagnostic as the exception of its code's class."""
+        """The diagnostic as the exception of its code's class."""
         return raisable([self])
 
     def render(self) -> str:

@@ -129,9 +129,7 @@ class Inference:
                 for argument, read in operation.reads.items():
                     if _same_axis(read, axis, operation.rank):
                         state(_key(node.inputs[0].value), _last(node.attributes.get(argument)))
-            if operation.shape is Shape.SPLIT and _dim(node) == axis:
-                later.append((node, operation))
-            elif operation.shape is Shape.CAT and _dim(node) == axis:
+            if operation.shape in (Shape.SPLIT, Shape.CAT) and _dim(node) == axis:
                 later.append((node, operation))
             elif node.inputs and _keeps(operation, node, axis):
                 broadcasts = operation.shape is Shape.BROADCAST

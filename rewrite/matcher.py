@@ -67,7 +67,9 @@ class Matcher:
             case "between":
                 return self._between(clause, found)
             case "after":
-                return [Match(node, None, _captured(clause.selector, node, prev=node)) for node, _ in found.nodes], found
+                return [
+                    Match(node, None, _captured(clause.selector, node, prev=node)) for node, _ in found.nodes
+                ], found
             case _:
                 return [Match(node, None, _captured(clause.selector, node)) for node, _ in found.nodes], found
 
@@ -86,9 +88,7 @@ class Matcher:
             if not node.linked and node.layer is not None:
                 return [Operand("input", 0, Value(None, known=False))]
             if not node.inputs:
-                raise Diagnostic(
-                    "RW204", f"`{node.name}` has no input that is a value of the model", unit.span
-                ).error()
+                raise Diagnostic("RW204", f"`{node.name}` has no input that is a value of the model", unit.span).error()
             listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs)
             raise Diagnostic(
                 "RW204",
@@ -134,8 +134,10 @@ class Matcher:
         sites = [m for m in sites if not any(outer.index in chosen for outer in _owners(m.node))]
         if not sites:
             firsts.failures["between"] = Counter(
-                {f"{len(firsts.nodes)} calls fit the first selector and {len(seconds.nodes)} the second, "
-                 "but no value goes directly from one to the other": 1}
+                {
+                    f"{len(firsts.nodes)} calls fit the first selector and {len(seconds.nodes)} the second, "
+                    "but no value goes directly from one to the other": 1
+                }
             )
         return sites, firsts
 
@@ -157,7 +159,9 @@ class Matcher:
         per_unit: list[tuple[int, Node, Unit]] = []
         taken: set[int] = set()
         for unit in selector.alternatives:
-            passed = [(number, node) for number, node in enumerate(candidates) if self._chosen(selector, unit, node, found)]
+            passed = [
+                (number, node) for number, node in enumerate(candidates) if self._chosen(selector, unit, node, found)
+            ]
             if unit.pick is not None:
                 passed = self._pick(selector, unit, passed)
             for number, node in passed:
@@ -182,7 +186,11 @@ class Matcher:
         """Path of the module that a `within` names, around this call."""
         units = selector.within[-1]
         for where, layer in scope.enclosing(self.graph, node):
-            if layer is not None and layer is not node.layer and any(self._unit_is_layer(u, where, layer) for u in units):
+            if (
+                layer is not None
+                and layer is not node.layer
+                and any(self._unit_is_layer(u, where, layer) for u in units)
+            ):
                 return where
         return ""
 
@@ -195,9 +203,8 @@ class Matcher:
         why = self.explain_base(unit, node)
         if why is not None:
             return False
-        if isinstance(unit.base, Anything) and node.index < 0 and node.layer is not None:
-            if not (node.layer.parameters or node.layer.statistics):
-                return False  # a container holds nothing of its own that could be frozen or reset
+        if isinstance(unit.base, Anything) and node.index < 0 and _is_empty(node):
+            return False  # a container holds nothing of its own that could be frozen or reset
         found.passed["base"] += 1
         for test in unit.tests:
             why = attribute.explain(test, node, self._constant)
@@ -379,7 +386,8 @@ class Matcher:
             if isinstance(unit.base, Kind) and unit.base.dotted:
                 notes += self._other_spellings(unit.base.dotted)
         uncallable = [
-            layer for layer in self.graph.layers.values()
+            layer
+            for layer in self.graph.layers.values()
             if layer.uncallable and any(self.fits(unit, scope.as_node(layer)) for unit in units)
         ]
         notes += [f"`{layer.path}`: {layer.uncallable}" for layer in uncallable[:3]]
@@ -450,6 +458,10 @@ def unit_text(unit: Unit) -> str:
             return f'"{glob}"'
         case Anything():
             return "any"
+
+
+def _is_empty(node: Node) -> bool:
+    return node.layer is not None and not (node.layer.parameters or node.layer.statistics)
 
 
 def _captured(selector: Selector, node: Node, **names: Node | None) -> dict[str, Node]:

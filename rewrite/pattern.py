@@ -1,4 +1,4 @@
-"""What a rule selects, resolved: `Selector` and its parts. Data only; the tests themselves live in `rewrite.selectors`."""
+"""What a rule selects, resolved: `Selector` and its parts. Data only; the tests live in `rewrite.selectors`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Kind:
     """By operation or class.
 
     Exactly one of the fields says how: `operation` a name of the vocabulary (every spelling), `family` one of its
-    families, `dotted` one exact spelling (`nn.ReLU`, `F.relu`, `my.pkg.Block`; also what `modules=` names), `class_name`
-    a bare class name that the vocabulary does not know, looked up among the model's own classes.
+    families, `dotted` one exact spelling (`nn.ReLU`, `F.relu`, `my.pkg.Block`; also what `modules=` names),
+    `class_name` a bare class name that the vocabulary does not know, looked up among the model's own classes.
     """
 
     text: str

@@ -34,9 +34,7 @@ class Plan:
     misses: list[str] = field(default_factory=list)
 
 
-def plan(
-    clause: Clause, graph: Graph, other: Graph | None, context: Context, trial: Trial
-) -> Plan:
+def plan(clause: Clause, graph: Graph, other: Graph | None, context: Context, trial: Trial) -> Plan:
     """Matches a clause and turns the matches into edits.
 
     Args:

@@ -24,7 +24,7 @@ class Source:
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
-        """The lines without their ends; `\\r\\n`, `\\r` and `\\n` each end one."""
+        r"""The lines without their ends; `\r\n`, `\r` and `\n` each end one."""
         return tuple(self.text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
 
 

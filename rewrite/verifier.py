@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rewrite.backends.backend import Backend, Example, Ran, Reading
-from rewrite.errors import Diagnostic, RewriteError, raisable
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError, raisable
 from rewrite.inference import Inference
 from rewrite.rule import OutputPromise
 
@@ -50,14 +50,14 @@ def verify(
         _check_ran(now, new_layers)
         if promise is not None:
             return _check_promise(promise, now)
-        if was.output != now.output:
+        if (was.structure, was.leaves) != (now.structure, now.leaves):
             raise Diagnostic(
                 "RW311",
                 "the output of the model changes",
-                notes=(f"it was {shown(was.output)}", f"it becomes {shown(now.output)}"),
+                notes=(f"it was {shown(was)}", f"it becomes {shown(now)}"),
                 help="if that is meant, say it in the file: `expect output (_, 10)`",
             ).error()
-        return f"unchanged: {shown(now.output)}, checked by a run on shapes"
+        return f"unchanged: {shown(now)}, checked by a run on shapes"
     if promise is not None:
         return _promise_by_inference(promise, after)
     if open_questions:
@@ -66,7 +66,7 @@ def verify(
 
 
 def _stopped_running(problem: RewriteError, open_questions: Sequence[Diagnostic]) -> RewriteError:
-    """The model ran before the rewrite and does not any more: the sites in question are the reason, if there are any."""
+    """The given model runs and the rewritten one does not: the sites in question are the reason, if there are any."""
     if open_questions:
         return raisable(open_questions)
     return Diagnostic(
@@ -89,12 +89,11 @@ def _check_ran(now: Ran, new_layers: Iterable[str]) -> None:
 
 
 def _check_promise(promise: OutputPromise, now: Ran) -> str:
-    _, leaves = now.output  # type: ignore[misc]
-    tensors = [leaf for leaf in leaves if isinstance(leaf, tuple)]
+    tensors = [leaf for leaf in now.leaves if isinstance(leaf, tuple)]
     shape = tensors[0][0] if tensors else ()
     if not fits(promise.shape, shape):
-        raise _broken(promise, f"it becomes {shown(now.output)}").error()
-    return f"{written_shape(promise.shape)} as promised: {shown(now.output)}, checked by a run on shapes"
+        raise _broken(promise, f"it becomes {shown(now)}").error()
+    return f"{written_shape(promise.shape)} as promised: {shown(now)}, checked by a run on shapes"
 
 
 def _promise_by_inference(promise: OutputPromise, after: Reading) -> str:
@@ -105,7 +104,7 @@ def _promise_by_inference(promise: OutputPromise, after: Reading) -> str:
             "RW203",
             "the shape of the output is not known, so the promise cannot be checked",
             promise.span,
-            help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+            help=EXAMPLE_HELP,
         ).error()
     found = Inference(graph).type_of(graph.outputs[0])
     if found.rank is not None and found.rank != len(promise.shape):
@@ -120,7 +119,7 @@ def _promise_by_inference(promise: OutputPromise, after: Reading) -> str:
                 "RW203",
                 f"axis {axis} of the output is promised to be {size}, and nothing tells its size",
                 promise.span,
-                help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+                help=EXAMPLE_HELP,
             ).error()
         if known != size:
             raise _broken(promise, f"axis {axis} becomes {known}").error()
@@ -148,8 +147,7 @@ def written_shape(shape: Sequence[int | None]) -> str:
     return f"({', '.join('_' if size is None else str(size) for size in shape)}{',' if len(shape) == 1 else ''})"
 
 
-def shown(output: object) -> str:
-    """An output structure in words."""
-    _, leaves = output  # type: ignore[misc]
-    texts = [f"{leaf[0]} {leaf[1]}" if isinstance(leaf, tuple) else str(leaf) for leaf in leaves]
+def shown(ran: Ran) -> str:
+    """An output in words."""
+    texts = [f"{leaf[0]} {leaf[1]}" if isinstance(leaf, tuple) else leaf for leaf in ran.leaves]
     return ", ".join(texts[:6]) + (f", and {len(texts) - 6} more" if len(texts) > 6 else "")

@@ -80,7 +80,4 @@ def _keeps_shape(node: Node) -> bool:
     sizes = [a.get(name) for name in ("kernel_size", "stride", "padding", "dilation")]
     if not all(isinstance(size, tuple) for size in sizes):
         return False
-    return all(
-        s == 1 and 2 * p == d * (k - 1)
-        for k, s, p, d in zip(*sizes, strict=True)  # type: ignore[arg-type]
-    )
+    return all(s == 1 and 2 * p == d * (k - 1) for k, s, p, d in zip(*sizes, strict=True))

@@ -48,7 +48,11 @@ class Replace:
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
         node = site.node
         inherit = None
-        if len(self.layers) == 1 and self.layers[0].operation is not None and self.layers[0].operation == node.operation:
+        if (
+            len(self.layers) == 1
+            and self.layers[0].operation is not None
+            and self.layers[0].operation == node.operation
+        ):
             inherit = node.attributes
         incoming = desk.input_of(node)
         made = desk.chain(self.layers, site, incoming, inherit)
@@ -88,11 +92,15 @@ class Replace:
             return
         if len(made) == 1 and made[0].operation == node.operation and old is not None:
             # Any argument but these can change the shape, where the operation does not keep it.
-            given = dict(zip((p.name for p in old.parameters), made[0].arguments, strict=False)) | dict(made[0].keywords)
+            given = dict(zip((p.name for p in old.parameters), made[0].arguments, strict=False)) | dict(
+                made[0].keywords
+            )
             free = {"bias", "eps", "momentum", "affine", "p", "inplace", "padding_mode", "device", "dtype"}
             if all(node.attributes.get(k, v) == v or k in free for k, v in given.items()):
                 return
-        before = desk.inference.behind(node) if node.linked else desk.inference.type_of(desk.inference.main_output(node))
+        before = (
+            desk.inference.behind(node) if node.linked else desk.inference.type_of(desk.inference.main_output(node))
+        )
         if incoming.shape is not None and before.shape is not None:
             got = desk.trial(made, incoming.shape)
             if got != before.shape:
@@ -110,7 +118,9 @@ class Replace:
                 return
             kept = kept and (was is None or was == now)
         if not kept:
-            _note(site, made, "the shape of its output from one that is not known", "one that may differ", desk, self.span)
+            _note(
+                site, made, "the shape of its output from one that is not known", "one that may differ", desk, self.span
+            )
 
 
 def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:

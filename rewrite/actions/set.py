@@ -16,12 +16,41 @@ from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS, find
 
 _SHAPING = frozenset(
-    ["stride", "padding", "dilation", "output_padding", "output_size", "scale_factor", "size", "ceil_mode", "start_dim", "end_dim", "dim", "unflattened_size", "return_indices", "batch_first"]
+    [
+        "stride",
+        "padding",
+        "dilation",
+        "output_padding",
+        "output_size",
+        "scale_factor",
+        "size",
+        "ceil_mode",
+        "start_dim",
+        "end_dim",
+        "dim",
+        "unflattened_size",
+        "return_indices",
+        "batch_first",
+    ]
 )
 """attributes that change the shape of an output"""
 
 _BUILT_IN = frozenset(
-    ["kernel_size", "groups", "num_groups", "affine", "elementwise_affine", "track_running_stats", "num_embeddings", "embedding_dim", "num_layers", "bidirectional", "num_heads", "num_parameters", "padding_mode"]
+    [
+        "kernel_size",
+        "groups",
+        "num_groups",
+        "affine",
+        "elementwise_affine",
+        "track_running_stats",
+        "num_embeddings",
+        "embedding_dim",
+        "num_layers",
+        "bidirectional",
+        "num_heads",
+        "num_parameters",
+        "padding_mode",
+    ]
 )
 """attributes that a layer was built with: setting them later would not rebuild its weights"""
 
@@ -92,7 +121,7 @@ class Set:
                 "RW106",
                 f"`{name}` of `{target.name}` cannot be set: the layer was built with it",
                 self.span,
-                help=f"`replace {target.operation or 'it'} with {target.operation or '...'}({name}={value!r})` builds it anew",
+                help=f"`replace {target.operation or 'it'} with {target.operation or '...'}({name}={value!r})` builds anew",
             ).error()
         old = attributes[name]
         if name == "bias" and target.layer is not None:
@@ -143,7 +172,9 @@ class Set:
         key = (*_key(target), "activation")
         if key not in done:
             done[key] = wanted
-            desk.edits.append(edit.Update(target.layer, {f".{slot}": wanted}, seed=f"{desk.text}\0{target.name}\0{slot}"))
+            desk.edits.append(
+                edit.Update(target.layer, {f".{slot}": wanted}, seed=f"{desk.text}\0{target.name}\0{slot}")
+            )
             if wanted is None:
                 desk.warnings.append(
                     Diagnostic(
@@ -188,9 +219,7 @@ def _like(old: object, value: object, target: Node, name: str, span: Span) -> ob
         return tuple(value)
     if old is None or value is None or isinstance(value, type(old)) or (isinstance(old, float) and type(value) is int):
         return float(value) if isinstance(old, float) and type(value) is int else value
-    raise Diagnostic(
-        "RW106", f"`{name}` of `{target.name}` is {old!r}, and {value!r} is of another kind", span
-    ).error()
+    raise Diagnostic("RW106", f"`{name}` of `{target.name}` is {old!r}, and {value!r} is of another kind", span).error()
 
 
 def _no_attribute(who: str, name: str, known: Sequence[str], span: Span) -> Exception:

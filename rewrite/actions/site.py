@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rewrite.actions.action import LayerSpec
 from rewrite.edit import Edit, NewLayer, extends_layer
-from rewrite.errors import Diagnostic
+from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.expression import Expression, ReadAttribute, Relate, evaluate
 from rewrite.graph import Graph, Node, Operand, TensorType
 from rewrite.inference import Inference
@@ -208,7 +208,7 @@ class Desk:
             f"`{name}` of `{operation.name}` cannot be inferred at `{site.node.name}`",
             span,
             notes=tuple(notes),
-            help=f"give an example input (`example_inputs=`, `--input 1x3x224x224`), or write `{operation.name}({name}=...)`",
+            help=f"write `{operation.name}({name}=...)`, or {EXAMPLE_HELP}",
         ).error()
 
     # ---- shapes
@@ -232,7 +232,7 @@ class Desk:
             return  # one image without a batch is taken as well
         raise Diagnostic(
             "RW310",
-            f"`{first.name}` takes values with {operation.rank} axes, and that at `{site.node.name}` has {incoming.rank}",
+            f"`{first.name}` takes a value with {operation.rank} axes; that at `{site.node.name}` has {incoming.rank}",
             first.span,
             help="choose the layer for that number of axes, such as `BatchNorm1d` behind a `Linear`",
         ).error()
@@ -248,11 +248,13 @@ class Desk:
                     f"the shape at `{site.node.name}` is not known, so `{text}` cannot be checked there",
                     layers[0].span,
                     notes=(f"tried with {shape}: {got}",),
-                    help="give an example input: `example_inputs=` in Python, `--input 1x3x224x224` on the command line",
+                    help=EXAMPLE_HELP,
                 )
             )
             return
-        result = f"does not take a value of shape {shape}: {got}" if isinstance(got, str) else f"turns {shape} into {got}"
+        result = (
+            f"does not take a value of shape {shape}: {got}" if isinstance(got, str) else f"turns {shape} into {got}"
+        )
         self.shape_changes.append(
             Diagnostic(
                 "RW310",

@@ -35,8 +35,10 @@ class Size:
 class Ran:
     """What a model did on an example input, computed on shapes only."""
 
-    output: object
-    """the structure of the output, each tensor as (shape, dtype)"""
+    structure: object
+    """how the output is nested; equal for equal nesting"""
+    leaves: Sequence[tuple[tuple[int, ...], str] | str]
+    """the values in it: (shape, dtype) of a tensor, the class name of anything else"""
     calls: Mapping[str, int]
     """layer path -> how often it was called"""
 

@@ -51,8 +51,10 @@ def _attributes(node: Node) -> Mapping[str, object]:
 def compare(value: object, operator: str, wanted: object) -> bool:
     """A comparison of the language; `3` fits `(3, 3)`, since constructors take both for one thing."""
     if isinstance(value, tuple) and isinstance(wanted, int | float) and not isinstance(wanted, bool):
-        return all(compare(item, operator, wanted) for item in value) if operator != "!=" else value != (
-            (wanted,) * len(value)
+        return (
+            all(compare(item, operator, wanted) for item in value)
+            if operator != "!="
+            else value != ((wanted,) * len(value))
         )
     if isinstance(wanted, list):
         wanted = tuple(wanted)

@@ -37,9 +37,7 @@ def is_spelled(dotted: str, node: Node) -> bool:
     full = expand(dotted)
     if node.layer is None:
         return node.spelling == short(full)
-    return any(
-        base == full or short(base) == short(full) or base.endswith(f".{full}") for base in node.layer.bases
-    )
+    return any(base == full or short(base) == short(full) or base.endswith(f".{full}") for base in node.layer.bases)
 
 
 def is_class(name: str, layer: Layer) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rewrite.graph import Graph, Layer, Node
-from rewrite.pattern import Anything, Path, Unit
+from rewrite.pattern import Anything, Kind, Path, Unit
 from rewrite.selectors import kind
 from rewrite.selectors.path import compiled
+from rewrite.vocabulary import short
 
 
 def enclosing(graph: Graph, node: Node) -> Iterator[tuple[str, Layer | None]]:
@@ -47,7 +48,7 @@ def _fits(unit: Unit, graph: Graph, node: Node, classes: Mapping[str, str]) -> b
     return False
 
 
-def _layer_is(base: kind.Kind, layer: Layer, classes: Mapping[str, str]) -> bool:
+def _layer_is(base: Kind, layer: Layer, classes: Mapping[str, str]) -> bool:
     return kind.explain(base, as_node(layer), classes) is None
 
 
@@ -59,7 +60,7 @@ def as_node(layer: Layer) -> Node:
         scope=layer.path.rpartition(".")[0],
         local="",
         operation=layer.operation,
-        spelling=kind.short(layer.kind),
+        spelling=short(layer.kind),
         layer=layer,
         inputs=(),
         attributes=layer.attributes,

@@ -162,5 +162,3 @@ class TorchBackend:
     def set_history(self, model: nn.Module, marks: tuple[str, ...]) -> None:
         """Sets the marks on a fresh root."""
         model.__dict__[_HISTORY] = marks
-
-

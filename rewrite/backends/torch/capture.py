@@ -193,7 +193,9 @@ def _traced_class(cls: type[nn.Module]) -> type[nn.Module]:
         def put(self: nn.Module, value: object) -> None:
             raise Unfaithful("sets `self.training` in forward")
 
-        _traced_classes[cls] = type(cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__})
+        _traced_classes[cls] = type(
+            cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__}
+        )
     return _traced_classes[cls]
 
 
@@ -208,7 +210,7 @@ def forward_signature(module: nn.Module) -> inspect.Signature:
     return _signatures[function]
 
 
-class Capturer(fx.Tracer):
+class Capturer(fx.Tracer):  # type: ignore[misc]
     """One pass over a model. Use `capture`."""
 
     proxy_buffer_attributes = True
@@ -224,10 +226,11 @@ class Capturer(fx.Tracer):
         self.scopes: dict[nn.Module, Scope] = {}
         self.read_only: dict[str, str] = {}
         self.reached: set[nn.Module] = set()
+        self.context: tuple[object, ...] = ()
+        """grad mode, autocast and the like when the innermost forward began"""
         self.paths: dict[nn.Module, tuple[str, ...]] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths[module] = (*self.paths.get(module, ()), path)
-        self.module_types = {}
 
     # ---- the pass
 
@@ -255,9 +258,7 @@ class Capturer(fx.Tracer):
                     self.read_only.pop(self.paths[called][0], None)
         return Capture(self.model, self.paths, self.scopes, self.read_only)
 
-    def open_alone(
-        self, module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-    ) -> None:
+    def open_alone(self, module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | None = None) -> None:
         """Captures a module without a caller: its required parameters are values, the others keep their defaults."""
         if module in self.scopes or is_leaf(module):
             return
@@ -353,11 +354,11 @@ class Capturer(fx.Tracer):
         twin.__dict__["_rewrite_capturer"] = self
         before = _state(twin)
         frame = _Frame(scope, graph, names, twin, training)
-        outer, self.graph = self.graph, graph
+        outer: fx.Graph = self.graph
+        self.graph: fx.Graph = graph
         self.frames.append(frame)
         drawn = _draws()
-        context = _context()
-        frame_context, self.context = getattr(self, "context", None), context
+        outer_context, self.context = self.context, _context()
         try:
             passed = {name: self._proxies(structure) for name, structure in arguments.items()}
             if is_sequential(module):
@@ -376,7 +377,7 @@ class Capturer(fx.Tracer):
         finally:
             self.frames.pop()
             self.graph = outer
-            self.context = frame_context
+            self.context = outer_context
         return frame, Body(graph, arguments, shape, frame.children)
 
     def _proxies(self, structure: Structure) -> Any:
@@ -399,7 +400,7 @@ class Capturer(fx.Tracer):
                 return value, Slot(path)
             if isinstance(value, tuple) and hasattr(value, "_fields"):
                 parts = [fold(item, (*path, number)) for number, item in enumerate(value)]
-                make = type(value)
+                make: Any = type(value)
                 return make(*(p for p, _ in parts)), make(*(s for _, s in parts))
             if type(value) in (tuple, list):
                 parts = [fold(item, (*path, number)) for number, item in enumerate(value)]  # type: ignore[var-annotated,arg-type]
@@ -616,9 +617,8 @@ class Capturer(fx.Tracer):
                 return value
             if isinstance(part, tuple | list):
                 items = [rebuild(item, self._item(value, number, frame)) for number, item in enumerate(part)]
-                if hasattr(part, "_fields"):
-                    return type(part)(*items)
-                return type(part)(items)
+                make: Any = type(part)
+                return make(*items) if hasattr(part, "_fields") else make(items)
             if isinstance(part, dict):
                 return type(part)((key, rebuild(item, self._item(value, key, frame))) for key, item in part.items())
             return part
@@ -626,7 +626,7 @@ class Capturer(fx.Tracer):
         return rebuild(result, proxy)
 
     def _item(self, value: fx.Proxy, key: int | str, frame: _Frame) -> fx.Proxy:
-        part = self.create_proxy("call_function", operator.getitem, (value, key), {})
+        part: fx.Proxy = self.create_proxy("call_function", operator.getitem, (value, key), {})
         frame.unpacked.append(part.node)
         return part
 
@@ -804,5 +804,3 @@ def _watched_sequentials(capturer: Capturer) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(nn.Sequential, name, original)
-
-

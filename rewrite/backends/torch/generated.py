@@ -140,7 +140,7 @@ def _captured_forward(
         for p in parameters
     )
     if plain and recipe.sure:
-        (forward,) = functions.values()
+        forward: Callable[..., Any] = next(iter(functions.values()))
         forward.__annotations__ = dict(getattr(original, "__annotations__", {}))
         return forward
     return _checked_forward(base, recipe, functions, signature)
@@ -197,14 +197,15 @@ def _checked_forward(
         return_annotation=inspect.Signature.empty,
     )
     source = f"def forward{shown}:\n" + "".join(f"    {line}\n" for line in lines)
-    forward = _compile(source, names, f"{base.__name__}.forward")
+    forward: Any = _compile(source, names, f"{base.__name__}.forward")
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     forward.__defaults__ = tuple(p.default for p in positional if p.default is not p.empty) or None
     forward.__kwdefaults__ = {
         p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
     } or None
     forward.__annotations__ = dict(getattr(base.forward, "__annotations__", {}))
-    return forward
+    made: Callable[..., Any] = forward
+    return made
 
 
 def _refuse(where: str, what: str, expected: object, given: object) -> None:
@@ -303,7 +304,7 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _state(module: nn.Module) -> Any:
     """What the class itself would pickle: recurrent layers leave their weak references out."""
-    return module.__getstate__()
+    return module.__getstate__()  # type: ignore[no-untyped-call]
 
 
 def _reduce(self: nn.Module, protocol: object) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ class Builder:
     @contextlib.contextmanager
     def own_randomness(self) -> Iterator[None]:
         """Leaves the global generators as they were, whatever is drawn inside."""
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        devices = list(range(torch.cuda.device_count())) if _cuda_in_use() else []
         with torch.random.fork_rng(devices=devices):
             yield
 
@@ -54,7 +54,7 @@ class Builder:
         """Seeds the generators for one layer, so that its weights do not depend on what was drawn before."""
         digest = hashlib.sha256(f"{self.seed}\0{name}".encode()).digest()
         number = int.from_bytes(digest[:7], "big")
-        if torch.cuda.is_initialized():
+        if _cuda_in_use():
             torch.manual_seed(number)
         else:
             torch.default_generator.manual_seed(number)
@@ -114,6 +114,10 @@ class Builder:
                     function(parameter, **initialiser.keywords)
 
 
+def _cuda_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 _checked: dict[object, None] = {}
 
 
@@ -149,7 +153,7 @@ def check(make: Callable[..., nn.Module], new: NewLayer) -> None:
             f"`{new}` would take {size / 2**30:,.1f} GiB",
             new.span,
             notes=(f"one new layer may take {MOST_BYTES >> 30} GiB",),
-            help="check the sizes for a slip; a layer as large as this is better made in Python and given by `modules=`",
+            help="check the sizes for a slip; a layer as large as this is made in Python and given by `modules=`",
         ).error()
     _checked[key] = None
 

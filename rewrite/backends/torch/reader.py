@@ -79,7 +79,7 @@ class _Attributes(Mapping[str, object]):
 
 
 @functools.cache
-def _bases(cls: type) -> tuple[str, ...]:
+def _bases(cls: Any) -> tuple[str, ...]:
     return tuple(qualified(base) for base in cls.__mro__ if base is not object)
 
 
@@ -193,7 +193,9 @@ _SCALAR = _Scalar()
 class Flattener:
     """Expands the scopes of a capture, from the root, into the nodes of one graph."""
 
-    def __init__(self, capture: Capture, layers: Mapping[str, Layer], calls: dict[nn.Module, Calls], flip: bool) -> None:
+    def __init__(
+        self, capture: Capture, layers: Mapping[str, Layer], calls: dict[nn.Module, Calls], flip: bool
+    ) -> None:
         self.capture = capture
         self.layers = layers
         self.calls = calls
@@ -250,10 +252,10 @@ class Flattener:
         child = self.capture.scopes.get(module)
         if child is None:
             recipe = recipe_of(module)
-            given = [env[source] for _, source in occurrences(node)][:1]
-            value = self._around(layer, recipe.before, owner, given[0] if given else Value(None))
-            if recipe.before and given:
-                env = {**env, occurrences(node)[0][1]: value}
+            inputs = occurrences(node)
+            if recipe.before and inputs:
+                first = inputs[0][1]
+                env = {**env, first: self._around(layer, recipe.before, owner, env[first])}
             called = self._add(node, scope, calls, env, owner, layer=layer, module=module)
             if not recipe.after:
                 return Value(called)
@@ -261,9 +263,7 @@ class Flattener:
         outputs = 1
         if not child.reason and not isinstance(child.bodies[self._mode(child)].result, Slot):
             outputs = 0
-        outer = self._add(
-            node, scope, calls, env, owner, layer=layer, module=module, composite=True, outputs=outputs
-        )
+        outer = self._add(node, scope, calls, env, owner, layer=layer, module=module, composite=True, outputs=outputs)
         if child.reason:
             self._expand_opaque(module, outer)
             return Value(outer)
@@ -289,9 +289,10 @@ class Flattener:
     ) -> Any:
         target, args = node.target, node.args
         if target is operator.getitem and isinstance(args[0], fx.Node):
-            whole, key = env[args[0]], args[1]
+            whole: Any = env[args[0]]
+            key: Any = args[1]
             if isinstance(whole, tuple | list | dict):
-                return whole[key]  # type: ignore[index,call-overload]
+                return whole[key]
             if whole is _SCALAR:
                 return _SCALAR
             if isinstance(key, int | str) and whole.producer is not None and whole.producer.outputs != 1:
@@ -417,7 +418,7 @@ class _CallAttributes(Mapping[str, object]):
 
     @functools.cached_property
     def values_(self) -> dict[str, object]:
-        found = {name: value for name, value in bind_call(self.node, self.operation).items()}
+        found = bind_call(self.node, self.operation)
         return {name: value for name, value in found.items() if not _holds_node(value)}
 
     def __getitem__(self, key: str) -> object:
@@ -535,7 +536,7 @@ def _substitute(shape: Any, output: Any, env: Mapping[fx.Node, Any]) -> Any:
         return env[output] if isinstance(output, fx.Node) else Value(None)
     if isinstance(shape, dict):
         if isinstance(output, fx.Node):  # an OrderedDict is built by a call of its own
-            output = dict(output.args[0])  # type: ignore[arg-type,call-overload]
+            output = dict(output.args[0])  # type: ignore[arg-type]
         return {key: _substitute(item, output[key], env) for key, item in shape.items()}
     if isinstance(shape, tuple | list):
         if isinstance(output, fx.Node):  # so is a named tuple

@@ -41,7 +41,8 @@ def run_on_shapes(model: nn.Module, example: Example) -> Ran:
             module.register_forward_hook(lambda *_, path=path: calls.update([path]))
 
     output = _forward(model, example, watch, calls.clear)
-    return Ran(_described(output), dict(calls))
+    leaves, structure = pytree.tree_flatten(output)
+    return Ran(structure, [_described(leaf) for leaf in leaves], dict(calls))
 
 
 def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tuple[int, Part], TensorType]:
@@ -95,7 +96,7 @@ class _Recorder:
 
 class _Interpreter(fx.Interpreter):
     def __init__(self, module: nn.Module, graph: fx.Graph, path: str, seen: dict[tuple[str, str], Any]) -> None:
-        super().__init__(module, graph=graph)  # type: ignore[arg-type]
+        super().__init__(module, graph=graph)
         self.path = path
         self.seen = seen
 
@@ -124,13 +125,10 @@ def _shape(value: Any) -> Any:
     return None
 
 
-def _described(output: Any) -> object:
-    leaves, structure = pytree.tree_flatten(output)
-    shown = [
-        (tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
-        for leaf in leaves
-    ]
-    return structure, shown
+def _described(leaf: Any) -> tuple[tuple[int, ...], str] | str:
+    if isinstance(leaf, torch.Tensor):
+        return tuple(leaf.shape), str(leaf.dtype).removeprefix("torch.")
+    return type(leaf).__name__
 
 
 def _forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
@@ -156,10 +154,7 @@ def _try_forward(model: nn.Module, example: Example, watch: Any, forget: Any) ->
                     break
                 twin.eval()
             watch(twin)
-            args, kwargs = pytree.tree_map(
-                lambda leaf: mode.from_tensor(leaf) if isinstance(leaf, torch.Tensor) else leaf,
-                (example.args, dict(example.kwargs)),
-            )
+            args, kwargs = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (example.args, dict(example.kwargs)))
             with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings(), mode:
                 warnings.simplefilter("ignore")
                 return twin(*args, **kwargs)

@@ -16,7 +16,36 @@ from rewrite.vocabulary.operation import Operation
 _PLAIN_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 _VIEWS = frozenset(
-    ["view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "t", "T", "mT", "expand", "expand_as", "narrow", "select", "chunk", "split", "unbind", "getitem", "view_as", "swapaxes", "movedim", "unfold", "as_strided", "contiguous", "detach", "diagonal", "tensor_split"]
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "permute",
+        "t",
+        "T",
+        "mT",
+        "expand",
+        "expand_as",
+        "narrow",
+        "select",
+        "chunk",
+        "split",
+        "unbind",
+        "getitem",
+        "view_as",
+        "swapaxes",
+        "movedim",
+        "unfold",
+        "as_strided",
+        "contiguous",
+        "detach",
+        "diagonal",
+        "tensor_split",
+    ]
 )
 """functions and methods whose result may share memory with their first input"""
 
@@ -27,7 +56,7 @@ def qualified(thing: Any) -> str:
 
 
 @functools.cache
-def class_operation(cls: type[nn.Module]) -> Operation | None:
+def class_operation(cls: Any) -> Operation | None:
     """The operation of a module class: that of the nearest class in its bases which the vocabulary lists."""
     for base in cls.__mro__:
         found = by_module(qualified(base))
@@ -37,7 +66,7 @@ def class_operation(cls: type[nn.Module]) -> Operation | None:
 
 
 @functools.cache
-def keeps_forward(cls: type[nn.Module]) -> bool:
+def keeps_forward(cls: Any) -> bool:
     """Whether `cls` computes what its operation computes: it is the listed class, or inherits its forward."""
     found = class_operation(cls)
     if found is None or found.module is None:
@@ -61,7 +90,7 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 @functools.cache
-def _is_leaf_class(cls: type[nn.Module]) -> bool:
+def _is_leaf_class(cls: Any) -> bool:
     if class_operation(cls) is not None:
         return True
     if issubclass(cls, nn.Sequential | _PLAIN_CONTAINERS[0] | _PLAIN_CONTAINERS[1]):

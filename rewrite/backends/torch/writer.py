@@ -68,9 +68,7 @@ class Writer:
         for module, scope in self.changed.items():
             recipe = recipe_of(module)
             graphs = {mode: body.graph for mode, body in scope.bodies.items()}
-            self._follow(
-                module, replace(recipe, bodies=graphs, arguments=scope.body.arguments, sure=scope.sure)
-            )
+            self._follow(module, replace(recipe, bodies=graphs, arguments=scope.body.arguments, sure=scope.sure))
         return self.root, names
 
     def changed_scopes(self) -> list[nn.Module]:
@@ -116,6 +114,7 @@ class Writer:
             layer: the child.
             beside: the child that it will stand next to, behind all that stand there.
             ahead: names that go in front of `beside`; the new one joins them.
+
         """
         owner = self.mutable(owner_path)
         name = self._attach_name(owner, name)
@@ -458,7 +457,7 @@ class Writer:
         if name in module._parameters and value is None:
             module._parameters[name] = None
         elif name in module._modules or callable(module.__dict__.get(name)):  # the activation of a module
-            layer = nn.Identity().train(module.training)
+            layer: nn.Module = nn.Identity().train(module.training)
             if isinstance(value, NewLayer):
                 layer = self.builder.build(value, self._place_at(path, module.training))
             module.__dict__.pop(name, None)
@@ -485,9 +484,9 @@ class Writer:
         while path:
             module = self.root.get_submodule(path) if _exists(self.root, path) else None
             if isinstance(module, nn.TransformerEncoderLayer):
-                self.mutable(path).activation_relu_or_gelu = 0
+                self.mutable(path).__dict__["activation_relu_or_gelu"] = 0
             if isinstance(module, nn.TransformerEncoder):
-                self.mutable(path).use_nested_tensor = False
+                self.mutable(path).__dict__["use_nested_tensor"] = False
             path = parent_of(path)[0]
 
 
@@ -511,7 +510,7 @@ def replace_occurrence(node: fx.Node, place: int, value: fx.Node) -> None:
         if isinstance(item, tuple) and hasattr(item, "_fields"):
             return type(item)(*(visit(part) for part in item))
         if isinstance(item, tuple | list):
-            return type(item)(visit(part) for part in item)  # type: ignore[call-arg]
+            return type(item)(visit(part) for part in item)
         if isinstance(item, dict):
             return {key: visit(part) for key, part in item.items()}
         if isinstance(item, slice):
