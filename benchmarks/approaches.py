@@ -143,14 +143,14 @@ def existing_sites(model: nn.Module, job: Job, example: torch.Tensor) -> int:
 
 def covered_sites(changed: nn.Module, original: nn.Module, job: Job, example: torch.Tensor) -> int:
     """How many of the inserted layers' calls one forward pass of the changed model makes."""
-    known = {id(module) for module in original.modules()}
+    known = dict(original.named_modules(remove_duplicate=False))
     calls = 0
 
     def count(*_: object) -> None:
         nonlocal calls
         calls += 1
 
-    new = [module for module in changed.modules() if isinstance(module, job.inserted) and id(module) not in known]
+    new = [module for path, module in changed.named_modules() if isinstance(module, job.inserted) and path not in known]
     handles = [module.register_forward_hook(count) for module in new]
     with torch.no_grad():
         changed(example)
