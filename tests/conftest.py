@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 
 from rewrite.backends.torch import torchvision_schemas
 
@@ -20,7 +20,13 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 """networks are large draws; none of these checks says that a test is wrong"""
 
 hypothesis.settings.register_profile(
-    "fast", max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=_SLOW
+    "fast",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=_SLOW,
+    phases=(Phase.explicit, Phase.generate),  # shrinking takes minutes: HYPOTHESIS_PROFILE=long shows the short form
 )
 hypothesis.settings.register_profile(
     "long", max_examples=1000, deadline=None, database=None, suppress_health_check=_SLOW, print_blob=True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from counting import Call, edges
+from counting import Call, calls, edges
 from hypothesis import strategies as st
 from strategies import Network
 
@@ -124,6 +125,25 @@ BEFORE = {"Conv2d": ("BatchNorm2d", "GroupNorm(num_groups=1)"), "Linear": ("Laye
 """layers whose arguments follow from the neighbour's"""
 
 
+@functools.lru_cache(maxsize=64)
+def _links(network: Network) -> tuple[tuple[str, str], ...]:
+    """(producer, consumer) of every edge that a run shows, by name of operation."""
+    found = calls(network.build(), network.inputs())
+    names = {(made.producer.operation, call.operation) for call in found for made in call.operands if made.producer}
+    return tuple(sorted(names))
+
+
+REPLACEMENTS = (
+    ("ReLU", "GELU"),
+    ("ReLU", "LeakyReLU(0.2)"),
+    ("Dropout", "Identity"),
+    ("Dropout", "Dropout(0.4)"),
+    ("BatchNorm2d", "GroupNorm(num_groups=1)"),
+    ("Sigmoid", "Hardsigmoid"),
+    ("Linear", "Linear(bias=false)"),
+)
+
+
 def _operation(draw: Draw, network: Network, options: Sequence[str] = (), rarely: Sequence[str] = ()) -> str:
     """An operation that the network has; sometimes one that it has not."""
     present = sorted(network.operations & set(options) if options else network.operations)
@@ -149,7 +169,8 @@ def _selector(draw: Draw, network: Network, name: str) -> Selector:
         case 8 if block:
             return Selector((name,), outside=block)
         case 9 if not network.traps:
-            other = draw(st.sampled_from(sorted(network.operations)))
+            followers = [consumer for producer, consumer in _links(network) if producer == name]
+            other = draw(st.sampled_from([*followers * 3, *sorted(network.operations)]))
             return Selector((name,), next=other, following=draw(st.booleans()))
         case _:
             return Selector((name,))
@@ -205,7 +226,10 @@ def _before(draw: Draw, network: Network) -> Rule:
 
 def _between(draw: Draw, network: Network) -> Rule:
     """On the edges from one operation to another."""
-    one, other = _operation(draw, network), _operation(draw, network)
+    links = _links(network)
+    one, other = draw(st.sampled_from(links)) if links else ("", "")
+    if not links or draw(st.integers(0, 4)) == 4:
+        one, other = _operation(draw, network), _operation(draw, network)
     text, preserves = draw(st.sampled_from(ANYWHERE))
 
     def sites(found: Sequence[Call]) -> list[Call]:
@@ -228,19 +252,8 @@ def _remove(draw: Draw, network: Network) -> Rule:
 
 
 def _replace(draw: Draw, network: Network) -> Rule:
-    old, new = draw(
-        st.sampled_from(
-            (
-                ("ReLU", "GELU"),
-                ("ReLU", "LeakyReLU(0.2)"),
-                ("Dropout", "Identity"),
-                ("Dropout", "Dropout(0.4)"),
-                ("BatchNorm2d", "GroupNorm(num_groups=1)"),
-                ("Sigmoid", "Hardsigmoid"),
-                ("Linear", "Linear(bias=false)"),
-            )
-        )
-    )
+    present = [pair for pair in REPLACEMENTS if pair[0] in network.operations]
+    old, new = draw(st.sampled_from(present * 4 + [REPLACEMENTS[0]]))
     return Rule(
         f"replace {old} with {new}",
         "replace",
