@@ -7,7 +7,7 @@ call states about its input or output holds for the class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from rewrite.graph import Graph, Node, TensorType, Value
@@ -55,17 +55,17 @@ class Inference:
         self.graph = graph
         self._axes: dict[int, tuple[_Classes, _Classes, dict[_Key, int]]] = {}
 
-    def type_of(self, value: Value) -> TensorType:
-        """All that is known of a value."""
+    def type_of(self, value: Value, axes: Iterable[int] = (1, -1)) -> TensorType:
+        """What is known of a value: its rank, and its sizes on `axes`."""
         exact = self._exact(value)
         if exact is not None:
             return exact
-        sizes = {axis: size for axis in (1, -1) if (size := self.size(value, axis)) is not None}
+        sizes = {axis: size for axis in axes if (size := self.size(value, axis)) is not None}
         return TensorType(sizes, self.rank(value))
 
-    def behind(self, node: Node) -> TensorType:
+    def behind(self, node: Node, axes: Iterable[int] = (1, -1)) -> TensorType:
         """Type of the main output of a call."""
-        return self.type_of(self.main_output(node))
+        return self.type_of(self.main_output(node), axes)
 
     def main_output(self, node: Node) -> Value:
         """The value that `after node` speaks of."""

@@ -40,7 +40,7 @@ class Insert:
                     self.span,
                     notes=("the forward around it is left as it is: it could not be captured with certainty",),
                 ).error()
-            incoming = desk.incoming(site)
+            incoming = desk.incoming(site, self.layers)
             for chain in site.inserts if site.operand is None else ():
                 for layer in chain:
                     incoming = behind_layer(layer, incoming)

@@ -117,11 +117,12 @@ class Set:
             raise _no_attribute(f"{target.name}` (`{target.spelling}`)", name, list(attributes), self.span)
         sized = {*operation.reads, *operation.writes} if operation is not None and target.layer is not None else set()
         if name in sized or (name in _BUILT_IN and target.layer is not None):
+            kind = target.operation or target.spelling
             raise Diagnostic(
                 "RW106",
                 f"`{name}` of `{target.name}` cannot be set: the layer was built with it",
                 self.span,
-                help=f"`replace {target.operation or 'it'} with {target.operation or '...'}({name}={value!r})` builds anew",
+                help=f"build it anew: `replace {kind} with {kind}({name}={value!r})`",
             ).error()
         old = attributes[name]
         if name == "bias" and target.layer is not None:

@@ -70,11 +70,14 @@ class Desk:
         """The value of an expression at a site."""
         return evaluate(expression, site.names, self.read, self.relate)
 
-    def incoming(self, site: Site) -> TensorType:
-        """Type of the value on the edge of a position, or of the input of a call that is replaced."""
+    def incoming(self, site: Site, specs: Sequence[LayerSpec]) -> TensorType:
+        """Type of the value on the edge of a position, as far as the layers to insert there ask for it."""
+        wanted = _axes(specs)
+        if wanted is None:
+            return TensorType()
         if site.operand is not None:
-            return self._operand_type(site.node, site.operand)
-        return self.inference.behind(site.node) if site.node.linked else self._stated_output(site.node)
+            return self._operand_type(site.node, site.operand, wanted)
+        return self.inference.behind(site.node, wanted) if site.node.linked else self._stated_output(site.node)
 
     def input_of(self, node: Node) -> TensorType:
         """Type of the first input of a call."""
@@ -82,8 +85,8 @@ class Desk:
             return self._operand_type(node, node.inputs[0])
         return self._stated_input(node)
 
-    def _operand_type(self, node: Node, operand: Operand) -> TensorType:
-        found = self.inference.type_of(operand.value)
+    def _operand_type(self, node: Node, operand: Operand, axes: Sequence[int] = (1, -1)) -> TensorType:
+        found = self.inference.type_of(operand.value, axes)
         if found.shape is None and not found.sizes and operand.number == 0:
             stated = self._stated_input(node)
             return TensorType(stated.sizes, found.rank or stated.rank, stated.shape)
@@ -169,7 +172,7 @@ class Desk:
             elif name in operation.reads:
                 size = _size_for(operation, name, incoming)
                 if size is None:
-                    raise self._cannot_infer(operation, name, site, spec.span)
+                    raise self._cannot_infer(operation, name, site, incoming, spec.span)
                 keywords[name] = given[name] = inferred[name] = size
             elif name in operation.defaults and operation.defaults[name] in given:
                 keywords[name] = given[name] = inferred[name] = given[operation.defaults[name]]
@@ -196,12 +199,12 @@ class Desk:
                 help=f"leave `{name}` out, and each site supplies its own",
             ).error()
 
-    def _cannot_infer(self, operation: Operation, name: str, site: Site, span: Span) -> Exception:
+    def _cannot_infer(self, operation: Operation, name: str, site: Site, incoming: TensorType, span: Span) -> Exception:
         axis = operation.reads[name]
         which = "number of channels" if axis == 1 else "last size"
         where = f"in front of input {site.operand.name} of" if site.operand is not None else "behind"
         notes = [f"the {which} {where} `{site.node.name}` ({site.node.spelling}) follows from no layer around it"]
-        if operation.name == "BatchNorm2d" and self.incoming(site).rank == 2:
+        if operation.name == "BatchNorm2d" and incoming.rank == 2:
             notes.append("the value there has two axes, so `BatchNorm1d` is the one that fits")
         return Diagnostic(
             "RW202",
@@ -278,6 +281,20 @@ class Desk:
         if rank == 2:
             return [(2, last or channels or 8)]
         return [(2, channels or 8, *([extent] * (rank - 3)), last or extent) for extent in _EXTENTS]
+
+
+def _axes(specs: Sequence[LayerSpec]) -> tuple[int, ...] | None:
+    """The axes whose sizes a flow asks for; None where it takes any value at all, as a Dropout does."""
+    rows = [OPERATIONS[spec.operation] if spec.operation is not None else None for spec in specs]
+    if any(row is None or row.shape is not Shape.SAME for row in rows):
+        return (1, -1)
+    axes = {axis for row in rows if row is not None for axis in row.reads.values()}
+    if not axes and all(row is not None and row.rank is None for row in rows):
+        return None
+    # Behind a linear layer the channels are on the last axis.
+    return tuple(
+        sorted(axes | ({-1} if any(row is not None and row.reads and row.rank is None for row in rows) else set()))
+    )
 
 
 def behind_layer(new: NewLayer, incoming: TensorType) -> TensorType:

@@ -12,7 +12,7 @@ from torch import nn
 from rewrite.backends.backend import Example, Ran, Reading, Size, Written
 from rewrite.backends.torch.capture import Capture, capture
 from rewrite.backends.torch.layers import Builder, trial
-from rewrite.backends.torch.modules import separate
+from rewrite.backends.torch.modules import all_paths, separate, walk
 from rewrite.backends.torch.reader import Calls, flatten, read_layers
 from rewrite.backends.torch.run import record_types, run_on_shapes
 from rewrite.backends.torch.spellings import is_leaf, qualified
@@ -75,10 +75,7 @@ class TorchReading:
         """What is captured so far; without captures the paths of the modules are enough for edits of layers."""
         if "capture" in self.__dict__:
             return self.capture
-        paths: dict[nn.Module, tuple[str, ...]] = {}
-        for path, module in self.model.named_modules(remove_duplicate=False):
-            paths[module] = (*paths.get(module, ()), path)
-        return Capture(self.model, paths, {}, {})
+        return Capture(self.model, all_paths(self.model), {}, {})
 
 
 class TorchBackend:
@@ -133,7 +130,7 @@ class TorchBackend:
         numbers: dict[nn.Parameter, tuple[int, bool]] = {}
         by_key: dict[str, tuple[int, tuple[int, ...], bool]] = {}
         inside: set[nn.Module] = set()
-        for path, module in model.named_modules(remove_duplicate=False):
+        for path, module in walk(model):
             prefix = f"{path}." if path else ""
             for name, parameter in module._parameters.items():
                 if parameter is not None:
@@ -146,7 +143,8 @@ class TorchBackend:
                     keys.append(prefix + name)
             if is_leaf(module) and module not in inside:
                 layers += 1
-                inside.update(module.modules())  # an attention layer's projections are parts of it
+                if module._modules:
+                    inside.update(module.modules())  # an attention layer's projections are parts of it
         parameters = sum(number for number, _ in numbers.values())
         return Size(layers, parameters, sum(n for n, learns in numbers.values() if learns), tuple(keys), by_key)
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.modules import is_sequential, shallow_copy
+from rewrite.backends.torch.modules import all_paths, is_sequential, shallow_copy
 from rewrite.backends.torch.spellings import is_leaf, returns_view
 
 _SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
@@ -157,8 +157,6 @@ class _Frame:
 
     scope: Scope
     graph: fx.Graph
-    names: dict[nn.Module, str]
-    """submodule -> its path from the scope"""
     twin: nn.Module
     """the shallow copy whose forward runs: what the forward sets is set there"""
     training: bool
@@ -228,9 +226,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.reached: set[nn.Module] = set()
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
-        self.paths: dict[nn.Module, tuple[str, ...]] = {}
-        for path, module in model.named_modules(remove_duplicate=False):
-            self.paths[module] = (*self.paths.get(module, ()), path)
+        self.paths = all_paths(model)
+        self.watch_draws = False
+        """whether to tell which forward draws random numbers; asked only when one does"""
 
     # ---- the pass
 
@@ -241,13 +239,13 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.open_alone(self.model, self.example)
             self.complete_modes()
 
-        generator, numbers = torch.get_rng_state(), random.getstate()
-        try:
-            with _watched_sequentials(self):
+        with _kept_generators(), _watched_sequentials(self):
+            draws = _draws()
+            self.trace(entry)
+            if _drawn_since(draws):  # some forward draws: find out which
+                self.watch_draws = True
+                self.scopes, self.read_only, self.reached = {}, {}, set()
                 self.trace(entry)
-        finally:
-            torch.set_rng_state(generator)
-            random.setstate(numbers)
         for module in self.reached:
             if module in self.scopes:
                 self.scopes[module].reached = True
@@ -346,18 +344,15 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             raise Unfaithful("has a `forward` set on the instance")
         graph = fx.Graph(tracer_cls=fx.Tracer)
         graph._graph_namespace.create_name("self", None)  # a child may be named so (transformers' BertAttention)
-        names: dict[nn.Module, str] = {}
-        for name, child in module.named_modules(remove_duplicate=False):
-            names.setdefault(child, name)
         twin = shallow_copy(module)
         twin.__dict__.pop("training", None)
         twin.__dict__["_rewrite_capturer"] = self
         before = _state(twin)
-        frame = _Frame(scope, graph, names, twin, training)
+        frame = _Frame(scope, graph, twin, training)
         outer: fx.Graph = self.graph
         self.graph: fx.Graph = graph
         self.frames.append(frame)
-        drawn = _draws()
+        draws = _draws() if self.watch_draws else None
         outer_context, self.context = self.context, _context()
         try:
             passed = {name: self._proxies(structure) for name, structure in arguments.items()}
@@ -369,7 +364,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             else:
                 twin.__class__ = _traced_class(type(module))
                 result = _call(type(module).forward, twin, passed, forward_signature(module))
-            if _drawn(drawn):
+            if draws is not None and _drawn_since(draws):
                 raise Unfaithful("draws random numbers in forward")
             if _state(twin) != before:
                 raise Unfaithful("changes the module's own state in forward")
@@ -526,7 +521,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             if owner:
                 path = f"{frame.scope.path}.{owner}".lstrip(".")
                 self.read_only.setdefault(path, frame.scope.path)
-                self._reach(frame.scope.module.get_submodule(owner))
+                self._reach(owner)
             frame.attributes[name] = self.create_proxy("get_attr", name, (), {})
             frame.unpacked.append(frame.attributes[name].node)
         return frame.attributes[name]
@@ -548,10 +543,10 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         frame = self.frames[-1]
-        name = frame.names.get(m)
+        name = self._name_in(frame.scope, m)
         if name is None:
             return self._call_unregistered(m, args, kwargs)
-        self._reach(m)
+        self._reach(name)
         if is_leaf(m):
             proxy = self.create_proxy("call_module", name, args, kwargs)
             frame.children[proxy.node] = m
@@ -599,10 +594,18 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             mode = "train" if self.frames[-1].training else "eval"
         return scope.bodies[mode].result
 
-    def _reach(self, m: nn.Module) -> None:
+    def _name_in(self, scope: Scope, m: nn.Module) -> str | None:
+        """Path of a module from the module of a scope; None if it is not inside."""
+        prefix = f"{scope.path}." if scope.path else ""
+        for path in self.paths.get(m, ()):
+            if path.startswith(prefix):
+                return path[len(prefix) :]
+        return None
+
+    def _reach(self, name: str) -> None:
         """Notes that somebody else than a Sequential's own forward takes an entry out of it."""
         frame = self.frames[-1]
-        head = frame.names.get(m, "").rpartition(".")[0]
+        head = name.rpartition(".")[0]
         while head:
             parent = frame.scope.module.get_submodule(head)
             if is_sequential(parent):
@@ -692,16 +695,32 @@ def _structure_of_example(value: object, name: str) -> Structure:
         return Constant(value)
 
 
-def _draws() -> tuple[torch.Tensor, object, object]:
+def _draws() -> tuple[object, ...]:
     """The state of the random generators that a forward can draw from unseen."""
-    numpy = sys.modules.get("numpy")
-    position = numpy.random.get_state()[2] if numpy is not None else None
-    return torch.default_generator.get_state(), random.getstate(), position
+    numpy: Any = sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy is not None else ()
+    plain = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in state)
+    return torch.default_generator.get_state(), random.getstate(), plain
 
 
-def _drawn(before: tuple[torch.Tensor, object, object]) -> bool:
-    now = _draws()
-    return before[1:] != now[1:] or not bool((before[0] == now[0]).all())
+def _drawn_since(before: tuple[Any, ...]) -> bool:
+    """Whether anything was drawn after `before` was taken."""
+    now: tuple[Any, ...] = _draws()
+    return before[1:] != now[1:] or not torch.equal(before[0], now[0])
+
+
+@contextlib.contextmanager
+def _kept_generators() -> Iterator[None]:
+    """Leaves the generators as they were, whatever the forwards draw."""
+    numpy: Any = sys.modules.get("numpy")
+    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state() if numpy is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        if numpy is not None:
+            numpy.random.set_state(states[2])
 
 
 def _state(module: nn.Module) -> dict[str, int]:

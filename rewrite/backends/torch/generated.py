@@ -82,13 +82,9 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
     """
     if not (recipe.bodies or recipe.before or recipe.after or recipe.still):
         return base
-    sources: dict[str, tuple[str, dict[str, Any]]] = {}
-    for mode, graph in recipe.bodies.items():
-        code = graph.python_code("self")
-        sources[mode] = (_keyword_names(graph, code.src), {k: v for k, v in code.globals.items() if v is not None})
     key = (
         base,
-        tuple((mode, src, tuple((n, id(v)) for n, v in names.items())) for mode, (src, names) in sources.items()),
+        tuple((mode, _shape_of(graph)) for mode, graph in recipe.bodies.items()),
         repr(sorted(recipe.arguments.items(), key=lambda item: item[0])),
         recipe.sure,
         recipe.before,
@@ -97,6 +93,10 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
     )
     if key in _classes:
         return _classes[key]
+    sources: dict[str, tuple[str, dict[str, Any]]] = {}
+    for mode, graph in recipe.bodies.items():
+        code = graph.python_code("self")
+        sources[mode] = (_keyword_names(graph, code.src), {k: v for k, v in code.globals.items() if v is not None})
     members: dict[str, Any] = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -119,6 +119,11 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
     made = type(base.__name__, (base,), members)
     _classes[key] = made
     return made
+
+
+def _shape_of(graph: fx.Graph) -> tuple[object, ...]:
+    """Equal for graphs that give the same code."""
+    return tuple((node.op, node.name, node.target, repr(node.args), repr(node.kwargs)) for node in graph.nodes)
 
 
 # ---- forwards

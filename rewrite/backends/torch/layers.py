@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +71,13 @@ class Builder:
         make = self._maker(new)
         check(make, new)
         self.seed_for(new.seed)
-        with torch.device(place.device):
+        if place.device == _DEFAULT_DEVICE == torch.get_default_device():
             layer = make(*new.arguments, **new.keywords)
+        elif new.operation is not None and _takes_device(make):
+            layer = make(*new.arguments, **new.keywords, device=place.device)
+        else:
+            with torch.device(place.device):
+                layer = make(*new.arguments, **new.keywords)
         tensors = [*layer.parameters(), *layer.buffers()]
         if any(t.is_floating_point() and t.dtype != place.dtype for t in tensors) and place.dtype.is_floating_point:
             layer = layer.to(place.dtype)
@@ -116,6 +123,14 @@ class Builder:
 
 def _cuda_in_use() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+_DEFAULT_DEVICE = torch.device("cpu")
+
+
+@functools.cache
+def _takes_device(make: Callable[..., nn.Module]) -> bool:
+    return "device" in inspect.signature(make).parameters
 
 
 _checked: dict[object, None] = {}

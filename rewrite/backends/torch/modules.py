@@ -7,7 +7,7 @@ import types
 import torch
 from torch import nn
 
-_OWNED = (
+_OWNED = {
     "_parameters",
     "_buffers",
     "_modules",
@@ -23,8 +23,28 @@ _OWNED = (
     "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
-)
+}
 """the tables of a module that belong to it alone, and so are copied with it"""
+
+
+def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every (path, module), parents first; a module with several paths comes once for each."""
+    found: list[tuple[str, nn.Module]] = []
+    stack: list[tuple[str, nn.Module]] = [("", model)]
+    while stack:
+        path, module = stack.pop()
+        found.append((path, module))
+        prefix = f"{path}." if path else ""
+        stack += [(prefix + name, child) for name, child in reversed(module._modules.items()) if child is not None]
+    return found
+
+
+def all_paths(model: nn.Module) -> dict[nn.Module, tuple[str, ...]]:
+    """Every path that leads to each module; the first one is its name."""
+    paths: dict[nn.Module, tuple[str, ...]] = {}
+    for path, module in walk(model):
+        paths[module] = (*paths[module], path) if module in paths else (path,)
+    return paths
 
 
 def is_sequential(module: nn.Module) -> bool:
@@ -39,14 +59,13 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     """
     cls = type(module)
     copy: nn.Module = cls.__new__(cls)
-    state = dict(module.__dict__)
-    for name in _OWNED:
-        if name in state:
-            state[name] = state[name].copy()
-    for name, value in state.items():
-        if isinstance(value, types.MethodType) and value.__self__ is module:
+    state = copy.__dict__
+    state.update(module.__dict__)
+    for name, value in module.__dict__.items():
+        if name in _OWNED:
+            state[name] = value.copy() if value else type(value)()
+        elif type(value) is types.MethodType and value.__self__ is module:
             state[name] = types.MethodType(value.__func__, copy)
-    copy.__dict__.update(state)
     return copy
 
 

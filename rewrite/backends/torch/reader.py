@@ -25,17 +25,17 @@ from rewrite.backends.torch.capture import (
     forward_signature,
 )
 from rewrite.backends.torch.generated import recipe_of
-from rewrite.backends.torch.modules import is_sequential
+from rewrite.backends.torch.modules import is_sequential, walk
 from rewrite.backends.torch.spellings import (
     call_parameters,
     class_operation,
+    class_spelling,
     is_leaf,
     keeps_forward,
     node_operation,
     qualified,
 )
 from rewrite.graph import Graph, Layer, Node, Operand, Value
-from rewrite.vocabulary import short
 from rewrite.vocabulary.operation import Operation, parse_signature
 
 _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn", "nonlinearity", "non_linearity")
@@ -95,16 +95,16 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
     first: dict[nn.Module, str] = {}
     aliases: dict[str, list[str]] = {}
     inside: dict[nn.Module, str] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in walk(model):
         if module in first:
             aliases.setdefault(first[module], []).append(path)
             continue
         first[module] = path
-        if is_leaf(module):
+        if module._modules and is_leaf(module):
             for child in module.modules():
                 inside.setdefault(child, path)
     for module, path in first.items():
-        cls = type(module)
+        cls: Any = type(module)
         operation = class_operation(cls)
         numbers = [(p.numel(), p.requires_grad) for p in module._parameters.values() if p is not None]
         uncallable = ""
@@ -370,7 +370,8 @@ class Flattener:
     def _loose_node(self, module: nn.Module, owner: Node | None, *, composite: bool = False) -> Node:
         path = self.capture.paths[module][0]
         layer = self.layers[path]
-        operation = class_operation(type(module))
+        cls: Any = type(module)
+        operation = class_operation(cls)
         made = Node(
             index=len(self.nodes),
             name=path,
@@ -406,7 +407,9 @@ def _on_layer(scope: Scope, module: nn.Module | None) -> bool:
 
 def node_spelling(module: nn.Module) -> str:
     """How rules spell a module's class: `nn.Conv2d`."""
-    return short(qualified(type(module)))
+    cls: Any = type(module)
+    spelling: str = class_spelling(cls)
+    return spelling
 
 
 class _CallAttributes(Mapping[str, object]):

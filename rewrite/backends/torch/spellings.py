@@ -86,7 +86,8 @@ def resolve(dotted: str) -> Any:
 
 def is_leaf(module: nn.Module) -> bool:
     """Whether a call of `module` is one operation, whose inside no rule looks into."""
-    return _is_leaf_class(type(module))
+    cls: Any = type(module)
+    return _is_leaf_class(cls)
 
 
 @functools.cache
@@ -121,12 +122,21 @@ def function_operation(function: Callable[..., Any]) -> tuple[Operation | None, 
 def node_operation(node: fx.Node, child: nn.Module | None) -> tuple[Operation | None, str]:
     """Operation and spelling (`nn.ReLU`, `F.relu`, `Tensor.relu_`) of one recorded call."""
     if node.op == "call_module":
-        cls = type(child)
-        return class_operation(cls), short(qualified(cls))  # type: ignore[arg-type]
+        cls: Any = type(child)
+        return class_operation(cls), class_spelling(cls)
     if node.op == "call_method":
         return by_method(str(node.target)), f"Tensor.{node.target}"
     operation, dotted = function_operation(node.target)  # type: ignore[arg-type]
-    return operation, short(dotted)
+    return operation, _short(dotted)
+
+
+@functools.cache
+def class_spelling(cls: Any) -> str:
+    """How rules spell a class of modules: `nn.Conv2d`."""
+    return short(qualified(cls))
+
+
+_short = functools.cache(short)
 
 
 def call_parameters(node: fx.Node, operation: Operation) -> str | None:

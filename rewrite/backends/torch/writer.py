@@ -17,7 +17,7 @@ from torch import fx, nn
 from rewrite.backends.torch.capture import Capture, Scope
 from rewrite.backends.torch.generated import Recipe, base_of, check_name, generate_class, recipe_of
 from rewrite.backends.torch.layers import Builder, Place
-from rewrite.backends.torch.modules import is_sequential, parent_of, shallow_copy
+from rewrite.backends.torch.modules import is_sequential, parent_of, shallow_copy, walk
 from rewrite.backends.torch.reader import Calls, occurrences
 from rewrite.edit import Edit, Initialiser, Insert, NewLayer, Remove, Replace, Update
 from rewrite.graph import Layer, Node
@@ -152,7 +152,7 @@ class Writer:
             where = path
             while True:
                 module = self.capture.root.get_submodule(where)
-                tensor = next((p for p in module.parameters() if p.is_floating_point()), None)
+                tensor = _first_number(module)
                 if tensor is not None:
                     found = Place(tensor.device, tensor.dtype, training)
                     break
@@ -414,7 +414,7 @@ class Writer:
         """Puts each new parameter wherever the old one stood, so that tied stays tied."""
         if not self.parameters:
             return
-        for path, module in list(self.root.named_modules(remove_duplicate=False)):
+        for path, module in walk(self.root):
             for name, parameter in module._parameters.items():
                 new = self.parameters.get(parameter) if parameter is not None else None
                 if new is not None:
@@ -488,6 +488,16 @@ class Writer:
             if isinstance(module, nn.TransformerEncoder):
                 self.mutable(path).__dict__["use_nested_tensor"] = False
             path = parent_of(path)[0]
+
+
+def _first_number(module: nn.Module) -> torch.Tensor | None:
+    """A parameter that tells device and dtype: the module's own, or the first inside it."""
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.is_floating_point():
+            return parameter
+    if not module._modules:
+        return None
+    return next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
 
 
 def _exists(root: nn.Module, path: str) -> bool:
