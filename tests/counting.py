@@ -208,10 +208,11 @@ class _Watch(TorchFunctionMode):
         operation = None if is_known else self._functions.get(function)
         if operation is None:
             return function(*args, **kwargs)
-        operands = self._operands((args, kwargs))
+        operands, versions = self._operands((args, kwargs)), _versions((args, kwargs))
         result = function(*args, **kwargs)
         call = Call(operation, self._paths.get(id(module), ""), self._spellings[function], False, operands)
         self.calls.append(call)
+        self._overwrite(versions, call)
         return self._mark(result, call)
 
     def _through(self, plain: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -224,6 +225,7 @@ class _Watch(TorchFunctionMode):
             spelling = f"nn.{kind.__name__}" if getattr(nn, kind.__name__, None) is kind else kind.__name__
             call = Call(operation, self._paths.get(id(module), ""), spelling, True, operands)
             self.calls.append(call)
+        versions = _versions((args, kwargs))
         self._stack.append((module, call is not None))
         try:
             result = plain(module, *args, **kwargs)
@@ -232,12 +234,19 @@ class _Watch(TorchFunctionMode):
         if call is None:
             return result
         with torch._C.DisableTorchFunction():
+            self._overwrite(versions, call)
             return self._mark(result, call)
 
     def _operands(self, values: Any) -> tuple[Operand, ...]:
         return tuple(
             self._made[id(value)][1] if id(value) in self._made else Operand(None, ()) for _, value in tensors(values)
         )
+
+    def _overwrite(self, versions: list[tuple[Tensor, int]], call: Call) -> None:
+        """What a call has updated in place was made by it, for those who read it later."""
+        for tensor, version in versions:
+            if tensor._version != version and not isinstance(tensor, nn.Parameter) and id(tensor) in self._made:
+                self._made[id(tensor)] = (tensor, Operand(call, ()))
 
     def _mark(self, value: Any, call: Call | None, part: tuple[int | str, ...] = ()) -> Any:
         """`value` with each tensor in it as a tensor object of its own, so that `is` tells who made it."""
@@ -269,6 +278,11 @@ def tensors(value: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tup
                 yield from tensors(item, (*place, number))
         case _:
             return
+
+
+def _versions(values: Any) -> list[tuple[Tensor, int]]:
+    with torch._C.DisableTorchFunction():
+        return [(tensor, tensor._version) for _, tensor in tensors(values)]
 
 
 def _resolve(root: Any, dotted: str) -> Any:

@@ -148,7 +148,7 @@ def _operation(draw: Draw, network: Network, options: Sequence[str] = (), rarely
     """An operation that the network has; sometimes one that it has not."""
     present = sorted(network.operations & set(options) if options else network.operations)
     absent = [*rarely, "ReLU", "Conv2d", "Mish"]
-    return draw(st.sampled_from(present * 6 + absent if present else absent))
+    return draw(st.sampled_from(present * 12 + absent if present else absent))
 
 
 def _selector(draw: Draw, network: Network, name: str) -> Selector:
@@ -246,14 +246,19 @@ def _between(draw: Draw, network: Network) -> Rule:
 
 
 def _remove(draw: Draw, network: Network) -> Rule:
-    name = _operation(draw, network, ("Dropout", "Identity", "ReLU", "BatchNorm2d", "GELU"), ("Dropout",))
+    options = ("Dropout", "Identity", "ReLU", "BatchNorm2d", "GELU")
+    if not network.operations.intersection(options) and draw(st.integers(0, 3)) < 3:
+        return _parameters(draw, network)
+    name = _operation(draw, network, options, ("Dropout",))
     preserves = name in ("Dropout", "Identity")
     return Rule(f"remove {name}", "remove", Selector((name,)).chosen, removed=name, preserves=preserves)
 
 
 def _replace(draw: Draw, network: Network) -> Rule:
     present = [pair for pair in REPLACEMENTS if pair[0] in network.operations]
-    old, new = draw(st.sampled_from(present * 4 + [REPLACEMENTS[0]]))
+    if not present and draw(st.integers(0, 3)) < 3:
+        return _parameters(draw, network)
+    old, new = draw(st.sampled_from(present * 8 + [REPLACEMENTS[0]]))
     return Rule(
         f"replace {old} with {new}",
         "replace",

@@ -96,6 +96,11 @@ class TestOracle:
         assert len(edges(found, "Linear", "ReLU")) == 0
         assert len(edges(found, "Linear", "add")) == 1
 
+    def test_an_update_in_place_makes_the_value(self) -> None:
+        args = MODELS["in_place_behind_branch"].inputs()
+        found = calls(MODELS["in_place_behind_branch"].build(), args)
+        assert [number for _, _, number in edges(found, "ReLU", "add")] == [0, 1]
+
     def test_a_layer_inside_a_layer_counts_as_well(self) -> None:
         class Padded(nn.Linear):
             def __init__(self) -> None:
