@@ -52,10 +52,13 @@ class Insert:
 
 
 def extends_layer(node: Node, operand: int | None) -> bool:
-    """Whether an insertion at a call extends the layer that is called: its surroundings are not certain, or it returns
-    several values of which the first goes through the new layers.
+    """Whether an insertion at a call extends the layer that is called.
+
+    So it does where the surroundings are not certain, behind a layer that returns several values (the first goes
+    through the new layers), and next to what extends the layer already.
     """
-    return node.on_layer or (operand is None and node.layer is not None and not node.composite and node.outputs != 1)
+    several = operand is None and node.layer is not None and not node.composite and node.outputs != 1
+    return node.on_layer or several or (node.extended and operand in (None, 0))
 
 
 @dataclass(frozen=True)

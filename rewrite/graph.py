@@ -132,6 +132,8 @@ class Node:
     """mode of the layer, or of the module around a function"""
     on_layer: bool = False
     """an edit around this call extends the layer itself: what calls it is left as it is"""
+    extended: bool = False
+    """the call of this layer was extended before"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ class Matcher:
         if not sites:
             firsts.failures["between"] = Counter(
                 {
-                    f"{len(firsts.nodes)} calls fit the first selector and {len(seconds.nodes)} the second, "
+                    f"the first selector fits {len(firsts.nodes)} and the second {len(seconds.nodes)}, "
                     "but no value goes directly from one to the other": 1
                 }
             )
@@ -317,6 +317,7 @@ class Matcher:
         if not base:
             label = f"no call in {self.graph.name} is {what}"
             notes += self._near_kinds(units)
+            notes += self._unseen()
             help_text = self._nearest_kind_help(units)
         else:
             notes.append(f"{base} {'call is' if base == 1 else 'calls are'} {what}")
@@ -392,6 +393,15 @@ class Matcher:
         ]
         notes += [f"`{layer.path}`: {layer.uncallable}" for layer in uncallable[:3]]
         return notes
+
+    def _unseen(self) -> list[str]:
+        """Forwards whose functions nobody can see."""
+        unseen = list(self.graph.opaque.items())
+        if not unseen:
+            return []
+        path, why = unseen[0]
+        more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+        return [f"functions called in the forward of `{path or self.graph.name}`{more} are not seen: {why}"]
 
     def _other_spellings(self, dotted: str) -> list[str]:
         last = dotted.rpartition(".")[2].lower().rstrip("_")

@@ -104,7 +104,12 @@ class Set:
             if name not in known:
                 raise _no_attribute(target.name, name, known, self.span)
         chain = next(chain for chain in site.inserts if target in chain)
-        changed = replace(target, keywords={**target.keywords, name: value})
+        arguments, place = list(target.arguments), _place(target, name)
+        if place < len(arguments):
+            arguments[place] = value
+            changed = replace(target, arguments=tuple(arguments))
+        else:
+            changed = replace(target, keywords={**target.keywords, name: value})
         chain[chain.index(target)] = changed
         site.names = {k: changed if v is target else v for k, v in site.names.items()}
 
@@ -201,6 +206,12 @@ class Set:
         arguments = tuple(desk.value(item, site) for item in value.arguments) if isinstance(value, Call) else ()
         keywords = {k: desk.value(v, site) for k, v in value.keywords} if isinstance(value, Call) else {}
         return NewLayer(operation.name, None, arguments, keywords, f"{desk.text}\0{site.node.name}", value.span)
+
+
+def _place(target: NewLayer, name: str) -> int:
+    """Position of an argument by which the layer's constructor takes it."""
+    names = [parameter.name for parameter in OPERATIONS[target.operation].parameters] if target.operation else []
+    return names.index(name) if name in names else len(target.arguments)
 
 
 def _key(target: Node) -> tuple[object, ...]:

@@ -281,17 +281,17 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 bound.apply_defaults()
                 for name, value in list(bound.arguments.items())[1:]:
                     arguments[name] = _structure_of_example(value, name)
-        self.open(module, arguments, sure=sure)
+        self.open(module, arguments, sure=sure, alone=module is not self.model)
 
-    def open(self, module: nn.Module, arguments: dict[str, Structure], *, sure: bool) -> Scope:
-        """Captures one module's forward, called with `arguments`."""
+    def open(self, module: nn.Module, arguments: dict[str, Structure], *, sure: bool, alone: bool = False) -> Scope:
+        """Captures one module's forward, called with `arguments`; `alone`: its caller is not known."""
         scope = Scope(module, self.paths[module][0], sure=sure)
         self.scopes[module] = scope
         if self._adopt(module, arguments, sure):
             return self.scopes[module]
         try:
             frame, body = self._run_forward(scope, arguments, training=module.training)
-            if not self.frames and module is not self.model:
+            if alone:
                 self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
             scope.reason = _describe(problem)

@@ -101,8 +101,11 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
             continue
         first[module] = path
         if module._modules and is_leaf(module):
-            for child in module.modules():
-                inside.setdefault(child, path)
+            recipe = recipe_of(module)
+            for name, part in module._modules.items():
+                if part is not None and name not in (*recipe.before, *recipe.after):
+                    for child in part.modules():
+                        inside.setdefault(child, path)
     for module, path in first.items():
         cls: Any = type(module)
         operation = class_operation(cls)
@@ -110,7 +113,7 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
         uncallable = ""
         if path in read_only:
             uncallable = f"`{read_only[path] or type(model).__name__}` reads its weights without calling it"
-        elif inside.get(module, path) != path:
+        elif module in inside:
             uncallable = f"`{inside[module]}` reads its weights without calling it"
         layers[path] = Layer(
             path=path,
@@ -338,7 +341,8 @@ class Flattener:
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
             mode=owner.mode if owner is not None and owner.mode else _only_mode(calls.nodes[local], scope),
             training=layer.training if layer is not None else scope.module.training,
-            on_layer=layer is not None and _on_layer(scope, module),
+            on_layer=layer is not None and _on_layer(scope),
+            extended=_is_extended(module),
         )
         self.nodes.append(made)
         return made
@@ -388,6 +392,7 @@ class Flattener:
             outputs=operation.outputs if operation is not None else 1,
             training=layer.training,
             on_layer=True,
+            extended=_is_extended(module),
         )
         self.nodes.append(made)
         return made
@@ -397,10 +402,12 @@ def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:
     return "" if len(bodies) == len(scope.bodies) else next(iter(bodies))
 
 
-def _on_layer(scope: Scope, module: nn.Module | None) -> bool:
-    """Whether an edit around this call extends the layer itself instead of the forward that calls it."""
-    if not scope.sure or (scope.kind == "graph" and is_sequential(scope.module)):
-        return True
+def _on_layer(scope: Scope) -> bool:
+    """Whether an edit around a call in this scope extends the layer itself instead of the forward that calls it."""
+    return not scope.sure or (scope.kind == "graph" and is_sequential(scope.module))
+
+
+def _is_extended(module: nn.Module | None) -> bool:
     recipe = recipe_of(module) if module is not None else None
     return recipe is not None and bool(recipe.before or recipe.after)
 
