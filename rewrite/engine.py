@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,7 +123,8 @@ def apply_rules(
         )
 
     """
-    written, report = _run(model, rules, example_inputs, params, modules, seed, name)
+    with _collector_paused():
+        written, report = _run(model, rules, example_inputs, params, modules, seed, name)
     _reports[written] = report
     return written  # type: ignore[no-any-return]
 
@@ -142,7 +145,8 @@ def plan_rules(
         A plan; `plan.report` has each site, what it gets, and the totals before and after.
 
     """
-    return Plan(_run(model, rules, example_inputs, params, modules, seed, name)[1])
+    with _collector_paused():
+        return Plan(_run(model, rules, example_inputs, params, modules, seed, name)[1])
 
 
 def get_report(model: object) -> Report | None:
@@ -151,6 +155,18 @@ def get_report(model: object) -> Report | None:
         return _reports.get(model)
     except TypeError:  # no weak reference can point at it, so no application made it
         return None
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Reading a model makes many objects that all live until the end; looking for garbage among them is in vain."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _run(

@@ -29,6 +29,7 @@ from rewrite.backends.torch.modules import all_paths, is_sequential, shallow_cop
 from rewrite.backends.torch.spellings import is_leaf, returns_view
 
 _SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_ATOMS = frozenset(_SIMPLE)
 _IN_PLACE = {
     getattr(operator, name)
     for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul")
@@ -497,13 +498,18 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         return node
 
     def create_arg(self, a: Any) -> Any:
+        # The common kinds first: this is called for every argument of every call.
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if type(a) in _ATOMS:
+            return a
+        if type(a) in (tuple, list):
+            return type(a)([self.create_arg(item) for item in a])
         if isinstance(a, torch.Tensor):
             name = self._tensor_name(a)
             if name is None:
                 raise Unfaithful("a tensor is made in forward")
             return self._attribute(name).node
-        if isinstance(a, torch.device):
-            return a
         return super().create_arg(a)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
