@@ -39,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
         torchvision_schemas.declare()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to say beside passing: their `record_property("summary", ...)`."""
+    for reports in (terminalreporter.getreports("passed"), terminalreporter.getreports("failed")):
+        for report in reports:
+            for name, value in report.user_properties:
+                if name == "summary":
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> Iterator[None]:
     """Every test begins with the same global random state and leaves the old one behind."""

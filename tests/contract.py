@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ class Subject(Protocol):
     """A model and its inputs: a random `Network` or a tiny `Trap`."""
 
     in_place: bool
+    shares_blocks: bool
+    optional: bool
     traps: frozenset[str]
 
     def build(self) -> nn.Module: ...
@@ -100,6 +103,10 @@ def check_refusal(error: RewriteError, subject: Subject, rule: Rule, found: Sequ
         case "RW310" | "RW311":
             assert not rule.preserves, error
             assert rule.action in ("insert", "replace", "remove"), error
+        case "RW313" if rule.action == "insert":
+            # one forward serves several calls of its module, and the rule means some of them only
+            assert subject.shares_blocks or subject.optional or subject.traps, error
+            assert rule.picks, error
         case "RW312" | "RW313":
             assert rule.action in ("replace", "reset", "remove", "freeze", "set"), error
         case "RW320":
@@ -177,7 +184,7 @@ def check_gradients(subject: Subject, model: nn.Module, result: nn.Module, rule:
     if had is None:
         return
     if has is None:
-        # a layer that keeps its input for the backward pass now stands in front of an in-place update
+        # an in-place update now meets a value that a new layer keeps for its backward pass, or a piece of another one
         assert subject.in_place
         assert not rule.preserves
         return
@@ -232,12 +239,12 @@ def reached(model: nn.Module, subject: Subject) -> set[str] | None:
     args, kwargs = arguments(subject.inputs())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        sums = [value.sum() for _, value in tensors(twin(*args, **kwargs)) if value.requires_grad]
         try:
+            sums = [value.sum() for _, value in tensors(twin(*args, **kwargs)) if value.requires_grad]
             if sums:
                 torch.stack(sums).sum().backward()
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
+            if not re.search("modified by an inplace operation|view and is being modified inplace", str(error)):
                 raise
             return None
     return {path for path, value in twin.named_parameters() if value.grad is not None}

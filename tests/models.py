@@ -31,6 +31,10 @@ class Trap:
     """operation -> real calls in eval mode"""
     in_place: bool = False
     """whether anything is updated in place"""
+    shares_blocks: bool = False
+    """whether a module with calls of its own is called more than once"""
+    optional: bool = False
+    """whether a forward asks if an optional input was given"""
     captured: bool = True
     """False: a forward here does something that a trace would change, so it may not be edited as a graph"""
 
@@ -330,7 +334,7 @@ class KeywordInputs(nn.Module):
         return self.fc(input=x.mean((2, 3)))
 
 
-@trap({"Conv2d": 1, "ReLU": 1})
+@trap({"Conv2d": 1, "ReLU": 1}, optional=True)
 class NoneDefault(nn.Module):
     """`mask` is None unless the caller says otherwise, and may be given later."""
 

@@ -41,6 +41,10 @@ class Network:
     """paths of user blocks and Sequentials directly below the root"""
     in_place: bool
     """whether anything is updated in place"""
+    shares_blocks: bool
+    """whether a module with calls of its own is called more than once"""
+    optional: bool
+    """whether the root's forward asks if an optional input was given"""
     traps: frozenset[str]
     """what a trace of one of its forwards would change; empty: every forward can be captured"""
 
@@ -118,6 +122,7 @@ class _Facts:
     operations: set[str] = field(default_factory=set)
     traps: set[str] = field(default_factory=set)
     in_place: bool = False
+    shares_blocks: bool = False
 
 
 RELUS = (
@@ -341,6 +346,7 @@ class _Writer:
             return
         (name, _, out, _), value = self.choose(options)
         value.fresh = False
+        self.facts.shares_blocks |= name in self.children
         self.emit(f"self.{name}({value.name})", out, value.size, fresh=True)
 
     def sequential(self) -> None:
@@ -404,7 +410,9 @@ class _Writer:
         value.fresh = False
         name = self.layer("block", f"{unit.kind}()")
         self.children.append(name)
-        for _ in range(2 if unit.out == (unit.channels,) and self.chance(4) else 1):
+        twice = unit.out == (unit.channels,) and self.chance(4)
+        self.facts.shares_blocks |= twice
+        for _ in range(1 + twice):
             call = f"self.{name}({'x=' if unit.keyword else ''}{value.name})"
             if unit.form == "one":
                 value = self.emit(call, unit.out[0], value.size)
@@ -589,5 +597,7 @@ def networks(draw: Draw, traps: bool = False) -> Network:
         frozenset(facts.operations),
         tuple(writer.children),
         facts.in_place,
+        facts.shares_blocks,
+        "scale" in signature,
         frozenset(facts.traps),
     )

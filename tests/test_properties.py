@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hypothesis
@@ -47,14 +47,16 @@ def test_pairs_where_a_forward_cannot_be_captured() -> None:
     [(INSERTS, False, 500), (OTHERS, False, 250), (tuple(KINDS), True, 250)],
     ids=["insert", "edit", "trapped"],
 )
-def test_a_thousand_pairs(kinds: tuple[str, ...], traps: bool, share: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_pairs(
+    kinds: tuple[str, ...], traps: bool, share: int, record_property: Callable[[str, object], None]
+) -> None:
     """Another seed: `REWRITE_SEED=7 make test-long`."""
     seed = int(os.environ.get("REWRITE_SEED", "20"))
     began = time.perf_counter()
     outcomes = run(share, kinds, seed=seed, traps=traps)
     seconds = time.perf_counter() - began
-    with capsys.disabled():
-        print(f"\n{sum(outcomes.values())} pairs, seed {seed}, {seconds:.0f} s: {dict(outcomes.most_common())}")
+    counts = dict(outcomes.most_common())
+    record_property("summary", f"{sum(counts.values())} pairs, seed {seed}, {seconds:.0f} s: {counts}")
     assert sum(outcomes.values()) >= share
     assert outcomes["applied"] >= share // 2, outcomes
 
