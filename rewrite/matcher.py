@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from rewrite.errors import Diagnostic, nearest
+from rewrite.errors import Diagnostic, RewriteError, nearest
 from rewrite.expression import Expression, evaluate, truth
 from rewrite.graph import Graph, Layer, Node, Operand, Value
 from rewrite.pattern import Anything, Kind, Path, Selector, Unit
 from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
-from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary import OPERATIONS, by_function, by_method, by_module, expand
+from rewrite.vocabulary.operation import Operation
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Found:
     passed: Counter[str]
     """stage -> how many nodes came as far as it and passed"""
     unlinked: str = ""
-    """why neighbours could not be asked for, where that made the difference"""
+    """why neighbours are not known, where that may be the reason that there is no site"""
 
 
 class Matcher:
@@ -102,6 +103,14 @@ class Matcher:
                 return [operand]
         if not node.linked and unit.port in (0, "input", "query"):
             return [Operand("input", 0, Value(None, known=False))]
+        if not node.linked:
+            raise Diagnostic(
+                "RW206",
+                f"what `{node.name}` takes at `@{unit.port}` is not known",
+                unit.span,
+                notes=(self.why_unlinked(node),),
+                help=f'`{unit_text(unit)}@0` can be reached; or leave this one out: `except "{node.name}"`',
+            ).error()
         listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is known"
         raise Diagnostic(
             "RW204",
@@ -133,6 +142,8 @@ class Matcher:
         chosen = {match.node.index for match in sites}
         sites = [m for m in sites if not any(outer.index in chosen for outer in _owners(m.node))]
         if not sites:
+            unlinked = next((node for node, _ in (*firsts.nodes, *seconds.nodes) if not node.linked), None)
+            firsts.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
             firsts.failures["between"] = Counter(
                 {
                     f"the first selector fits {len(firsts.nodes)} and the second {len(seconds.nodes)}, "
@@ -221,7 +232,7 @@ class Matcher:
             found.failures.setdefault("except", Counter())[""] += 1
             return False
         found.passed["except"] += 1
-        if selector.where is not None and not self._holds(selector, node, found):
+        if selector.where is not None and not self._holds(selector, node):
             found.failures.setdefault("where", Counter())[""] += 1
             return False
         if node.layer is not None and node.layer.uncallable and node.index >= 0:
@@ -251,12 +262,12 @@ class Matcher:
     def _constant(self, expression: Expression) -> object:
         return evaluate(expression, self.context.constants)
 
-    def _holds(self, selector: Selector, node: Node, found: Found) -> bool:
+    def _holds(self, selector: Selector, node: Node) -> bool:
         assert selector.where is not None, "called for a selector with a where"
         names: dict[str, object] = {**self.context.constants, "self": node, "prev": node, "next": node}
         if selector.capture:
             names[selector.capture] = node
-        value = evaluate(selector.where, names, self.read, self._relate(node, found))
+        value = evaluate(selector.where, names, self.read, self._relate(node))
         return truth(value, selector.where.span)
 
     def read(self, value: object, name: str, span: Span) -> object:
@@ -265,19 +276,28 @@ class Matcher:
             raise Diagnostic("RW102", f"{value!r} has no attribute `{name}`", span).error()
         return attribute.read(value, name, span)
 
-    def _relate(
-        self, node: Node, found: Found | None = None
-    ) -> Callable[[str, object, tuple[object, ...], Span], bool]:
+    def _relate(self, node: Node) -> Callable[[str, object, tuple[object, ...], Span], bool]:
         def relate(name: str, subject: object, units: tuple[object, ...], span: Span) -> bool:
             def fits(other: Node) -> bool:
                 return any(isinstance(unit, Unit) and self.fits(unit, other) for unit in units)
 
             if name == "is":
                 return isinstance(subject, Node) and fits(subject)
+            if node.index < 0:
+                raise Diagnostic(
+                    "RW009",
+                    f"`{name}` asks about a call, and `freeze`, `unfreeze` and `reset` are about layers, called or not",
+                    span,
+                    help="name the layers by class, path or attribute",
+                ).error()
             if not node.linked:
-                if found is not None:
-                    found.unlinked = self.why_unlinked(node)
-                return False
+                raise Diagnostic(
+                    "RW206",
+                    f"what stands beside `{node.name}` is not known, so `{name}` has no answer",
+                    span,
+                    notes=(self.why_unlinked(node),),
+                    help=f'leave it out, `except "{node.name}"`, or choose without `{name}`',
+                ).error()
             match name:
                 case "has_next":
                     return relation.has_next(self.graph, node, fits)
@@ -443,6 +463,44 @@ class Matcher:
     def _is_named(self, unit: Unit, node: Node) -> bool:
         return isinstance(unit.base, Kind) and self.fits(unit, node)
 
+    def other_spellings(self, selector: Selector) -> list[Diagnostic]:
+        """A warning for each operation of which the selector names one spelling while the model has others as well."""
+        found = []
+        seen: set[str] = set()
+        for unit in selector.alternatives:
+            operation = _spelled_operation(unit)
+            if operation is None or operation.name in seen:
+                continue
+            seen.add(operation.name)
+            every = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
+            chosen = self._that_pass(selector, every)
+            named = [node for node in chosen if any(self.explain_base(u, node) is None for u in selector.alternatives)]
+            others = Counter(node.spelling for node in chosen if node not in named)
+            if not named or not others:
+                continue
+            left = ", ".join(f"`{spelling}` {count}" for spelling, count in others.most_common(5))
+            found.append(
+                Diagnostic(
+                    "RW405",
+                    f"other spellings were left out: `{unit_text(unit)}` matched {len(named)}, {left} not",
+                    unit.span,
+                    help=f"`{operation.name}` is every spelling; if this one is meant: "
+                    f"`except {' | '.join(spelling for spelling, _ in others.most_common())}`",
+                )
+            )
+        return found
+
+    def _that_pass(self, selector: Selector, unit: Unit) -> list[Node]:
+        """The calls that one unit would choose in the place of the alternatives, as far as its tests can be asked."""
+        chosen = []
+        for node in self.graph.nodes:
+            try:
+                if self._chosen(selector, unit, node, Found([], {}, Counter())):
+                    chosen.append(node)
+            except RewriteError:  # the condition asks what only the named spelling has
+                continue
+        return chosen
+
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""
         if len(selector.alternatives) < 2:
@@ -457,6 +515,16 @@ class Matcher:
             for unit in selector.alternatives
             if id(unit) not in hit and not any(self.fits(unit, node) for node, _ in found.nodes)
         ]
+
+
+def _spelled_operation(unit: Unit) -> Operation | None:
+    """The operation of a unit that is one exact spelling of the vocabulary."""
+    if not isinstance(unit.base, Kind) or unit.base.dotted is None:
+        return None
+    full = expand(unit.base.dotted)
+    if full.startswith("torch.Tensor."):
+        return by_method(full)
+    return by_module(full) or by_function(full)
 
 
 def unit_text(unit: Unit) -> str:

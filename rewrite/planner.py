@@ -128,6 +128,9 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     rest = [*desk.edits, *(other[1].edits if other is not None else ())]
     edits += rest
     warnings = [*matcher.unmatched_alternatives(clause.selector, found), *desk.warnings]
+    if not matcher.layers_only(clause):
+        selectors = (clause.selector, *([clause.second] if clause.second is not None else []))
+        warnings += [warning for selector in selectors for warning in matcher.other_spellings(selector)]
     changes = _one_per_cause([*desk.shape_changes, *(other[1].shape_changes if other is not None else ())])
     return Plan(clause, sites, other[0] if other is not None else [], edits, named, warnings, changes)
 
