@@ -89,6 +89,8 @@ class Update:
     target: Layer | Node
     changes: Mapping[str, object]
     seed: str = ""
+    span: Span | None = None
+    """where the rule says so, for what only the backend can refuse"""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Matcher:
         ]
 
     def _ports(self, node: Node, unit: Unit) -> list[Operand]:
-        if unit.port == "*":
+        if unit.port == "*" and node.linked:
             return list(node.inputs)
         if unit.port is None:
             if len(node.inputs) == 1:
@@ -89,7 +89,13 @@ class Matcher:
             if not node.linked and node.layer is not None:
                 return [Operand("input", 0, Value(None, known=False))]
             if not node.inputs:
-                raise Diagnostic("RW204", f"`{node.name}` has no input that is a value of the model", unit.span).error()
+                raise Diagnostic(
+                    "RW204",
+                    f"`{node.name}` has no input that is a value of the model",
+                    unit.span,
+                    notes=("what it takes are parameters or constants",),
+                    help=f'leave it out: `except "{node.name}"`',
+                ).error()
             listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs)
             raise Diagnostic(
                 "RW204",
@@ -106,17 +112,18 @@ class Matcher:
         if not node.linked:
             raise Diagnostic(
                 "RW206",
-                f"what `{node.name}` takes at `@{unit.port}` is not known",
+                f"what `{node.name}` takes is not known, so `@{unit.port}` cannot be found",
                 unit.span,
                 notes=(self.why_unlinked(node),),
                 help=f'`{unit_text(unit)}@0` can be reached; or leave this one out: `except "{node.name}"`',
             ).error()
-        listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is known"
+        listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is a value of the model"
         raise Diagnostic(
             "RW204",
             f"`{node.name}` has no input `@{unit.port}`",
             unit.span,
             notes=(f"its inputs are {listed}",),
+            help=f'name one of them, or leave this call out: `except "{node.name}"`',
         ).error()
 
     def _between(self, clause: Clause, firsts: Found) -> tuple[list[Match], Found]:
@@ -337,28 +344,31 @@ class Matcher:
         if not base:
             label = f"no call in {self.graph.name} is {what}"
             notes += self._near_kinds(units)
+            notes += self._uncallable(selector)
             notes += self._unseen()
             help_text = self._nearest_kind_help(units)
         else:
             notes.append(f"{base} {'call is' if base == 1 else 'calls are'} {what}")
-            for stage, text in (
-                ("tests", "fail the attribute test"),
-                ("in", "lie outside of it"),
-                ("except", "are left out by `except`"),
-                ("where", "fail the `where`"),
-                ("uncallable", "cannot be edited"),
-                ("between", ""),
+            for stage, one, several in (
+                ("tests", "fails the attribute test", "fail the attribute test"),
+                ("in", "lies outside of the scope", "lie outside of the scope"),
+                ("except", "is left out by `except`", "are left out by `except`"),
+                ("where", "fails the `where`", "fail the `where`"),
+                ("uncallable", "cannot be edited", "cannot be edited"),
+                ("between", "", ""),
             ):
                 reasons = found.failures.get(stage, Counter())
                 if stage == "between":
                     notes += reasons
                 elif reasons:
                     shown = [f"{why} ({count})" for why, count in reasons.most_common(3) if why]
-                    notes.append(f"{reasons.total()} of these {text}" + (f": {'; '.join(shown)}" if shown else ""))
+                    text = one if reasons.total() == 1 else several
+                    notes.append(f"{reasons.total()} of them {text}" + (f": {'; '.join(shown)}" if shown else ""))
             if found.failures.get("in"):
                 places = self._places_of(units)
-                notes.append(f"they lie in {', '.join(places)}")
-                help_text = "name one of these places, or drop the `in`"
+                notes.append(f"places where there are any: {', '.join(places)}")
+                notes += self._uncallable(selector)
+                help_text = "name one of these places, or drop the scope"
         if found.unlinked:
             notes.append(found.unlinked)
         rule = f"rule `{clause.rule}`" if clause.rule else "the rule"
@@ -406,13 +416,22 @@ class Matcher:
         for unit in units:
             if isinstance(unit.base, Kind) and unit.base.dotted:
                 notes += self._other_spellings(unit.base.dotted)
-        uncallable = [
-            layer
-            for layer in self.graph.layers.values()
-            if layer.uncallable and any(self.fits(unit, scope.as_node(layer)) for unit in units)
-        ]
-        notes += [f"`{layer.path}`: {layer.uncallable}" for layer in uncallable[:3]]
         return notes
+
+    def _uncallable(self, selector: Selector) -> list[str]:
+        """Layers that are what a selector names, within its scope, and that nothing calls."""
+        found = []
+        for layer in self.graph.layers.values():
+            if not layer.uncallable:
+                continue
+            node = scope.as_node(layer)
+            inside = all(
+                scope.is_inside(self.graph, node, units, self.context.classes)
+                for units in (*selector.scopes, *selector.within)
+            )
+            if inside and any(self.fits(unit, node) for unit in selector.alternatives):
+                found.append(f"`{layer.path}` cannot be edited: {layer.uncallable}")
+        return found[:3]
 
     def _unseen(self) -> list[str]:
         """Forwards whose functions nobody can see."""
@@ -432,6 +451,9 @@ class Matcher:
         classes = {layer.class_name for layer in self.graph.layers.values()}
         there = {node.operation for node in self.graph.nodes if node.operation}
         for unit in units:
+            operation = _spelled_operation(unit)
+            if operation is not None and operation.name in there:
+                return f"`{operation.name}` is every spelling of it"
             if isinstance(unit.base, Kind):
                 close = nearest(unit.base.text, [*there, *classes])
                 if close:
@@ -474,15 +496,19 @@ class Matcher:
             seen.add(operation.name)
             every = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
             chosen = self._that_pass(selector, every)
-            named = [node for node in chosen if any(self.explain_base(u, node) is None for u in selector.alternatives)]
-            others = Counter(node.spelling for node in chosen if node not in named)
+            named: Counter[str] = Counter()
+            others: Counter[str] = Counter()
+            for node in chosen:
+                by = next((u for u in selector.alternatives if self.explain_base(u, node) is None), None)
+                (others if by is None else named)[node.spelling if by is None else unit_text(by)] += 1
             if not named or not others:
                 continue
+            hits = ", ".join(f"`{text}` matched {count}" for text, count in named.items())
             left = ", ".join(f"`{spelling}` {count}" for spelling, count in others.most_common(5))
             found.append(
                 Diagnostic(
                     "RW405",
-                    f"other spellings were left out: `{unit_text(unit)}` matched {len(named)}, {left} not",
+                    f"other spellings were left out: {hits}, {left} not",
                     unit.span,
                     help=f"`{operation.name}` is every spelling; if this one is meant: "
                     f"`except {' | '.join(spelling for spelling, _ in others.most_common())}`",
@@ -511,6 +537,7 @@ class Matcher:
                 "RW302",
                 f"`{unit_text(unit)}` matched nothing in {self.graph.name}; the other alternatives did",
                 unit.span,
+                notes=tuple(self._near_kinds([unit])),
             )
             for unit in selector.alternatives
             if id(unit) not in hit and not any(self.fits(unit, node) for node, _ in found.nodes)

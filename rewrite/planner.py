@@ -116,7 +116,7 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     named: dict[int, list[Site]] = {}
     groups: dict[tuple[str, str, int], list[Site]] = {}
     for site in (*sites, *(other[0] if other is not None else ())):
-        if site.inserts:
+        if site.inserts or clause.header == "at" or (clause.header is None and not matcher.layers_only(clause)):
             groups.setdefault(site.key, []).append(site)
     for group in groups.values():
         first = group[0]
@@ -179,16 +179,19 @@ def _check_count(clause: Clause, matches: Sequence[Match], found: Found, matcher
     count, number = clause.count, len(matches)
     if number >= count.low and (count.high is None or number <= count.high):
         return
-    if not number and count.low <= 1:
-        raise matcher.no_match(clause, found).error()
+    miss = matcher.no_match(clause, found) if not number else None
+    if miss is not None and count.low <= 1:
+        raise miss.error()
     notes = tuple(f"`{match.node.name}`" for match in matches[:8])
     more = f", and {number - 8} more" if number > 8 else ""
     raise Diagnostic(
         "RW303",
-        f"{number} matches, expected {count}",
+        f"{number or 'no'} {'match' if number == 1 else 'matches'}, expected {count}",
         count.span or clause.span,
-        notes=(f"matched: {', '.join(notes)}{more}",) if notes else (),
-        help="narrow the selector, or write the number that is meant: `expect ... matches`",
+        notes=(f"matched: {', '.join(notes)}{more}",) if miss is None else miss.notes,
+        help=f"change the selector, or write the number that is meant: `expect {number} matches`"
+        if miss is None
+        else miss.help,
     ).error()
 
 

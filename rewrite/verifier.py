@@ -55,7 +55,7 @@ def verify(
                 "RW311",
                 "the output of the model changes",
                 notes=(f"it was {shown(was)}", f"it becomes {shown(now)}"),
-                help="if that is meant, say it in the file: `expect output (_, 10)`",
+                help=f"if that is meant, say it in the file: `expect output {_promised(now)}`",
             ).error()
         return f"unchanged: {shown(now)}, checked by a run on shapes"
     if promise is not None:
@@ -145,6 +145,12 @@ def fits(promise: Sequence[int | None], shape: Sequence[int]) -> bool:
 def written_shape(shape: Sequence[int | None]) -> str:
     """A shape as the language writes it: `(_, 10)`."""
     return f"({', '.join('_' if size is None else str(size) for size in shape)}{',' if len(shape) == 1 else ''})"
+
+
+def _promised(ran: Ran) -> str:
+    """The shape of an output as a promise that holds for any size of the batch."""
+    shape = next((leaf[0] for leaf in ran.leaves if isinstance(leaf, tuple)), ())
+    return written_shape((None, *shape[1:]))
 
 
 def shown(ran: Ran) -> str:

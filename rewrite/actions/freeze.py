@@ -42,10 +42,11 @@ class Freeze:
                 desk.edits.append(edit.Update(layer, changes))
                 site.changes.append(("freeze" if self.frozen else "unfreeze") + f" ({layer.parameters:,} numbers)")
         if moving:
+            layers = "layer" if moving == 1 else "layers"
             desk.warnings.append(
                 Diagnostic(
                     "RW406",
-                    f"the statistics of {moving} normalisation layers still move in training",
+                    f"the statistics of {moving} normalisation {layers} still move in training",
                     self.span,
                     help="`freeze` without `params` stops them as well",
                 )

@@ -38,7 +38,10 @@ class Remove:
                 ).error()
             if node.outputs != 1:
                 raise Diagnostic(
-                    "RW205", f"`{node.name}` returns several values, so it cannot be bypassed", self.span
+                    "RW205",
+                    f"`{node.name}` returns several values, so it cannot be bypassed",
+                    self.span,
+                    help="replace it with a layer that returns what its callers take",
                 ).error()
             self._check_shape(site, desk)
             site.changes.append("remove")
@@ -57,12 +60,15 @@ class Remove:
             return
         if operation is not None and _keeps_shape(node):
             return
+        facts = [f"{before.shape} goes in, {after.shape} comes out"] if before.shape and after.shape else []
+        if not facts and before.size(1) != after.size(1) and None not in (before.size(1), after.size(1)):
+            facts = [f"{before.size(1)} channels go in, {after.size(1)} come out"]
         desk.shape_changes.append(
             Diagnostic(
                 "RW310",
                 f"removing `{node.name}` ({node.spelling}) may change the shape there",
                 self.span,
-                notes=(f"{before.shape} goes in, {after.shape} comes out",) if before.shape and after.shape else (),
+                notes=tuple(facts),
                 help="only what keeps the shape can be removed; with an example input the output is checked by a run",
             )
         )

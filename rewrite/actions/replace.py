@@ -76,10 +76,11 @@ class Replace:
         if _has_weights(layer) or node.on_layer:
             raise Diagnostic(
                 "RW313",
-                f"`{layer.path}` is called {len(calls)} times, and only {len(matched)} of these calls are matched",
+                f"`{layer.path}` is called {len(calls)} times, and only {len(matched)} of these calls "
+                f"{'is' if len(matched) == 1 else 'are'} matched",
                 self.span,
                 notes=("its weights belong to all of its calls",),
-                help="match all calls of the layer, or name it by its path",
+                help=f'match all calls of the layer, or name it by its path, `"{layer.path}"`',
             ).error()
         return False
 
@@ -114,7 +115,8 @@ class Replace:
             was, now = before.size(axis), after.size(axis)
             if was is not None and now is not None and was != now:
                 size = "size of its last axis" if axis == -1 or before.rank == 2 else "number of its channels"
-                _note(site, made, f"the {size} from {was}", f"{now}", desk, self.span)
+                rest = ", _" * ((before.rank or 4) - 2) if axis == 1 else ""
+                _note(site, made, f"the {size} from {was}", f"{now}", desk, self.span, f"(_, {now}{rest})")
                 return
             kept = kept and (was is None or was == now)
         if not kept:
@@ -132,14 +134,16 @@ def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:
     )
 
 
-def _note(site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, span: Span) -> None:
+def _note(
+    site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, span: Span, output: str = "(_, 10)"
+) -> None:
     text = " -> ".join(str(new) for new in made)
     desk.shape_changes.append(
         Diagnostic(
             "RW310",
             f"`{text}` in the place of `{site.node.name}` changes {was} to {now}",
             span,
-            help="if the model's output may change, say so: `expect output (_, 10)`; "
+            help=f"if the model's output may change, say so: `expect output {output}`; "
             "else give an example input, and the output is checked by a run",
         )
     )

@@ -62,8 +62,15 @@ class Reset:
                 keywords |= {key: desk.value(item, site) for key, item in self.keywords}
                 initialiser = Initialiser(self.initialiser, keywords)
             seed = f"{desk.text}\0{layer.path}"
-            desk.edits.append(edit.Update(layer, {"reset": initialiser}, seed=seed))
+            desk.edits.append(edit.Update(layer, {"reset": initialiser}, seed=seed, span=self.span))
             site.changes.append(f"reset ({layer.parameters:,} numbers)")
             done += 1
         if sites and not done:
-            raise Diagnostic("RW301", "none of the matched layers has weights to reset", self.span).error()
+            listed = ", ".join(f"`{site.node.name}`" for site in sites[:8])
+            raise Diagnostic(
+                "RW301",
+                "none of the matched layers has weights to reset",
+                self.span,
+                notes=(f"matched: {listed}" + (f", and {len(sites) - 8} more" if len(sites) > 8 else ""),),
+                help="name what holds the weights: a class such as `Linear`, or a path",
+            ).error()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rewrite import edit
@@ -11,7 +11,7 @@ from rewrite.actions.site import Desk, Site
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Call, Expression, Name
-from rewrite.graph import Node
+from rewrite.graph import Layer, Node
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS, find
 
@@ -69,20 +69,27 @@ class Set:
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One update for each layer or call that is meant."""
         done: dict[tuple[object, ...], object] = {}
+        taken: dict[Span, list[Layer]] = {}
+        meant: dict[int, Node] = {}
         for site in sites:
             for assignment in self.assignments:
-                target = self._target(assignment, site)
+                target = self._target(assignment, site, desk)
                 name = assignment.target.attributes[-1]
+                if isinstance(target, Node):
+                    meant[target.index] = target
                 if name == "activation":
-                    self._set_activation(target, assignment.value, site, desk, done)
+                    self._set_activation(target, assignment, site, desk, done, taken)
                     continue
                 value = desk.value(assignment.value, site)
                 if isinstance(target, NewLayer):
-                    self._set_new(target, name, value, site)
+                    self._set_new(target, name, value, site, assignment.target.span)
                 else:
-                    self._set_attribute(target, name, value, site, desk, done)
+                    self._set_attribute(target, name, value, site, desk, done, assignment.target.span)
+        _check_shared({_key(node): node for node in meant.values()}, meant, desk, self.span)
+        for span, layers in taken.items():
+            desk.warnings.append(_dropped(span, layers, desk))
 
-    def _target(self, assignment: Assignment, site: Site) -> Node | NewLayer:
+    def _target(self, assignment: Assignment, site: Site, desk: Desk) -> Node | NewLayer:
         root = assignment.target.root
         found = site.names.get(root)
         if isinstance(found, Node | NewLayer):
@@ -90,19 +97,20 @@ class Set:
         if root == "next":
             raise Diagnostic(
                 "RW205",
-                f"`next` is not one call behind `{site.node.name}`",
+                f"`next` is one call, and behind `{site.node.name}` there is not just one",
                 assignment.target.span,
+                notes=(_takers(site, desk),),
                 help="select the consumer itself: `before ...`, or `between ... and ...`",
             ).error()
         raise Diagnostic("RW103", f"`{root}` is not bound at `{site.node.name}`", assignment.target.span).error()
 
     # ---- attributes
 
-    def _set_new(self, target: NewLayer, name: str, value: object, site: Site) -> None:
+    def _set_new(self, target: NewLayer, name: str, value: object, site: Site, span: Span) -> None:
         if target.operation is not None:
             known = [parameter.name for parameter in OPERATIONS[target.operation].parameters]
             if name not in known:
-                raise _no_attribute(target.name, name, known, self.span)
+                raise _no_attribute(target.name, name, known, span)
         chain = next(chain for chain in site.inserts if target in chain)
         arguments, place = list(target.arguments), _place(target, name)
         if place < len(arguments):
@@ -114,35 +122,42 @@ class Set:
         site.names = {k: changed if v is target else v for k, v in site.names.items()}
 
     def _set_attribute(
-        self, target: Node, name: str, value: object, site: Site, desk: Desk, done: dict[tuple[object, ...], object]
+        self,
+        target: Node,
+        name: str,
+        value: object,
+        site: Site,
+        desk: Desk,
+        done: dict[tuple[object, ...], object],
+        span: Span,
     ) -> None:
         attributes = target.attributes
         operation = OPERATIONS.get(target.operation or "")
         if name not in attributes:
-            raise _no_attribute(f"{target.name}` (`{target.spelling}`)", name, list(attributes), self.span)
+            raise _no_attribute(f"{target.name}` (`{target.spelling}`)", name, list(attributes), span)
         sized = {*operation.reads, *operation.writes} if operation is not None and target.layer is not None else set()
         if name in sized or (name in _BUILT_IN and target.layer is not None):
             kind = target.operation or target.spelling
             raise Diagnostic(
                 "RW106",
                 f"`{name}` of `{target.name}` cannot be set: the layer was built with it",
-                self.span,
+                span,
                 help=f"build it anew: `replace {kind} with {kind}({name}={value!r})`",
             ).error()
         old = attributes[name]
         if name == "bias" and target.layer is not None:
             if value not in (None, False):
-                raise Diagnostic("RW106", "`bias` can only be taken away: `set ...bias = none`", self.span).error()
+                raise Diagnostic("RW106", "`bias` can only be taken away: `set ...bias = none`", span).error()
             value = None
         else:
-            value = _like(old, value, target, name, self.span)
+            value = _like(old, value, target, name, span)
         site.changes.append(f"set {name} = {value!r} (was {old!r})")
         if name in _SHAPING and value != old:
             desk.shape_changes.append(
                 Diagnostic(
                     "RW310",
                     f"`{name}` = {value!r} may change the shape behind `{target.name}`",
-                    self.span,
+                    span,
                     help="give an example input, and the output is checked by a run",
                 )
             )
@@ -156,12 +171,13 @@ class Set:
     def _set_activation(
         self,
         target: Node | NewLayer,
-        value: Expression,
+        assignment: Assignment,
         site: Site,
         desk: Desk,
         done: dict[tuple[object, ...], object],
+        taken: dict[Span, list[Layer]],
     ) -> None:
-        wanted = self._activation(value, site, desk)
+        wanted = self._activation(assignment.value, site, desk)
         slot = target.layer.activation if isinstance(target, Node) and target.layer is not None else None
         if slot is None or not isinstance(target, Node) or target.layer is None:
             if wanted is None:
@@ -172,7 +188,7 @@ class Set:
             raise Diagnostic(
                 "RW102",
                 f"`{name}` carries no activation of its own",
-                self.span,
+                assignment.target.span,
                 help=f"insert one instead: `insert {wanted.name}`",
             ).error()
         key = (*_key(target), "activation")
@@ -181,16 +197,8 @@ class Set:
             desk.edits.append(
                 edit.Update(target.layer, {f".{slot}": wanted}, seed=f"{desk.text}\0{target.name}\0{slot}")
             )
-            if wanted is None:
-                desk.warnings.append(
-                    Diagnostic(
-                        "RW402",
-                        f"this takes the activation `{slot}` out of `{target.name}`",
-                        self.span,
-                        notes=("nothing puts it back",),
-                        help="insert it where it is wanted: `insert ReLU`",
-                    )
-                )
+            if wanted is None and not any(_is_activation(layer) for chain in site.inserts for layer in chain):
+                taken.setdefault(assignment.target.span, []).append(target.layer)
         site.changes.append(f"set {slot} = {wanted or 'identity'}")
 
     def _activation(self, value: Expression, site: Site, desk: Desk) -> NewLayer | None:
@@ -206,6 +214,52 @@ class Set:
         arguments = tuple(desk.value(item, site) for item in value.arguments) if isinstance(value, Call) else ()
         keywords = {k: desk.value(v, site) for k, v in value.keywords} if isinstance(value, Call) else {}
         return NewLayer(operation.name, None, arguments, keywords, f"{desk.text}\0{site.node.name}", value.span)
+
+
+def _check_shared(targets: Mapping[object, Node], meant: Mapping[int, Node], desk: Desk, span: Span) -> None:
+    """Refuses to set an attribute of a layer that is called at further places, where it would hold as well."""
+    for node in targets.values():
+        calls = desk.graph.calls.get(node.layer.path, ()) if node.layer is not None else ()
+        others = [call for call in calls if call.index not in meant]
+        if others:
+            raise Diagnostic(
+                "RW313",
+                f"`{node.name}` is called {len(calls)} times, and {len(others)} of these calls "
+                f"{'is' if len(others) == 1 else 'are'} not matched",
+                span,
+                notes=("an attribute belongs to the layer, so it holds for all of its calls",),
+                help=f'match all calls of the layer, or name it by its path, `"{node.name}"`',
+            ).error()
+
+
+def _dropped(span: Span, layers: Sequence[Layer], desk: Desk) -> Diagnostic:
+    """The warning that activations are gone: whose, and which they were."""
+    places = [f"{layer.path}.{layer.activation}".lstrip(".") for layer in layers]
+    classes = [desk.graph.layers[place].class_name for place in places if place in desk.graph.layers]
+    listed = ", ".join(f"`{place}`" for place in places[:8])
+    more = f", and {len(places) - 8} more" if len(places) > 8 else ""
+    whose = f"`{layers[0].path or desk.graph.name}`" if len(layers) == 1 else f"{len(layers)} modules"
+    return Diagnostic(
+        "RW402",
+        f"this removes the activation of {whose}",
+        span,
+        notes=(f"{listed}{more}: nothing puts {'it' if len(places) == 1 else 'them'} back",),
+        help=f"to put it back at another place: `insert {classes[0] if classes else 'ReLU'}`",
+    )
+
+
+def _is_activation(layer: NewLayer) -> bool:
+    return layer.operation is not None and OPERATIONS[layer.operation].family == "activation"
+
+
+def _takers(site: Site, desk: Desk) -> str:
+    """Who takes the value behind a site, in words."""
+    if site.operand is not None or not site.node.linked:
+        return "the calls behind it are not known"
+    names = dict.fromkeys(node.name for node, _ in desk.graph.uses.get(site.node.index, ()))
+    if not names:
+        return "no call takes its value"
+    return f"its value goes to {', '.join(f'`{name}`' for name in names)}"
 
 
 def _place(target: NewLayer, name: str) -> int:

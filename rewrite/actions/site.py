@@ -203,9 +203,9 @@ class Desk:
         axis = operation.reads[name]
         which = "number of channels" if axis == 1 else "last size"
         where = f"in front of input {site.operand.name} of" if site.operand is not None else "behind"
+        if operation.family == "norm" and operation.rank is not None and incoming.rank not in (None, operation.rank):
+            return self._wrong_rank(site, operation, incoming, span)
         notes = [f"the {which} {where} `{site.node.name}` ({site.node.spelling}) follows from no layer around it"]
-        if operation.name == "BatchNorm2d" and incoming.rank == 2:
-            notes.append("the value there has two axes, so `BatchNorm1d` is the one that fits")
         return Diagnostic(
             "RW202",
             f"`{name}` of `{operation.name}` cannot be inferred at `{site.node.name}`",
@@ -233,10 +233,14 @@ class Desk:
             return
         if operation.family != "norm" and incoming.rank == operation.rank - 1:
             return  # one image without a batch is taken as well
-        raise Diagnostic(
+        raise self._wrong_rank(site, operation, incoming, first.span)
+
+    def _wrong_rank(self, site: Site, operation: Operation, incoming: TensorType, span: Span) -> Exception:
+        return Diagnostic(
             "RW310",
-            f"`{first.name}` takes a value with {operation.rank} axes; that at `{site.node.name}` has {incoming.rank}",
-            first.span,
+            f"`{operation.name}` takes a value with {operation.rank} axes; "
+            f"that at `{site.node.name}` has {incoming.rank}",
+            span,
             help="choose the layer for that number of axes, such as `BatchNorm1d` behind a `Linear`",
         ).error()
 
@@ -261,9 +265,9 @@ class Desk:
         self.shape_changes.append(
             Diagnostic(
                 "RW310",
-                f"`{text}` {result} at `{site.node.name}`",
+                f"`{text}` at `{site.node.name}` {result}",
                 layers[0].span,
-                notes=("sizes behind the channels stand for any size",) if site.names and not self.graph.types else (),
+                notes=("sizes that no layer states stand for any size",) if not self.graph.types else (),
                 help="choose arguments that keep the shape (for a convolution `padding = (kernel_size - 1) / 2`), "
                 "or give an example input and the output itself is checked",
             )

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from rewrite.backends.torch.generated import base_of
 from rewrite.backends.torch.modules import shallow_copy
 from rewrite.backends.torch.spellings import resolve
 from rewrite.edit import Initialiser, NewLayer
 from rewrite.errors import Diagnostic, RewriteError
+from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 
 MOST_BYTES = 4 << 30
@@ -106,16 +108,21 @@ class Builder:
             return found
         return self.modules[new.external or ""]
 
-    def reset(self, module: nn.Module, initialiser: Initialiser | None, name: str) -> None:
+    def reset(
+        self, module: nn.Module, initialiser: Initialiser | None, name: str, path: str, span: Span | None
+    ) -> None:
         """Draws the module's own parameters anew, in place; the module must own them alone by now."""
         self.seed_for(name)
         if initialiser is None:
             own = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if own is None:
+                who = f"`{path}`" if path else "the model"
                 raise Diagnostic(
                     "RW320",
-                    f"`{type(module).__name__}` has no way to draw its weights anew",
-                    help="name one: `reset ... with normal(std=0.02)`",
+                    f"{who} ({base_of(type(module)).__name__}) has no `reset_parameters`",
+                    span,
+                    notes=("how its own weights begin is known to its constructor only",),
+                    help="name an initialiser, `reset ... with normal(std=0.02)`, or name the layers that are meant",
                 ).error()
             with torch.no_grad():
                 own()

@@ -173,7 +173,7 @@ def _try_forward(model: nn.Module, example: Example, watch: Any, forget: Any) ->
     text = str(problem).strip().splitlines()
     raise Diagnostic(
         "RW203",
-        f"`{base_of(type(model)).__name__}` does not run on the example input: {text[0] if text else problem!r}",
+        f"`{base_of(type(model)).__name__}` does not run on the example input: {text[0] if text else repr(problem)}",
         help="give inputs that the model takes: one tensor, a tuple of arguments, or a dict of keywords",
     ).error() from problem
 

@@ -398,7 +398,7 @@ class Writer:
                 self._set_statistics(target, value == "frozen")
             elif key == "reset":
                 assert value is None or isinstance(value, Initialiser)
-                self._reset(target.path, value, edit.seed)
+                self._reset(edit, target.path, value)
             else:
                 self._set_attribute(target.path, key.removeprefix("."), value)
 
@@ -428,7 +428,7 @@ class Writer:
         head = parent_of(layer.path)[0]
         module.training = False if still else self.root.get_submodule(head).training
 
-    def _reset(self, path: str, initialiser: Initialiser | None, seed: str) -> None:
+    def _reset(self, edit: Update, path: str, initialiser: Initialiser | None) -> None:
         module = self.mutable(path)
         olds = dict(module._parameters)
         for name, parameter in olds.items():
@@ -440,8 +440,8 @@ class Writer:
                 module._buffers[name] = buffer.clone()
         for inner_path, inner in list(module.named_modules()):
             if inner_path and inner._parameters:  # MultiheadAttention draws its projection's weights itself
-                self._own_parameters(f"{path}.{inner_path}")
-        self.builder.reset(module, initialiser, seed)
+                self._own_parameters(f"{path}.{inner_path}".lstrip("."))
+        self.builder.reset(module, initialiser, edit.seed, path, edit.span)
 
     def _own_parameters(self, path: str) -> None:
         module = self.mutable(path)
