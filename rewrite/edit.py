@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rewrite.graph import Layer, Node
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.graph import Layer, Node
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,22 @@
-"""The pipeline on one page: parse, resolve, then for each clause read, match, plan, write; verify; report."""
+"""The face of the package: rules checked, planned and applied."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rewrite import parser
-from rewrite.backends import backend_for, example_of
-from rewrite.backends.backend import Backend, Reading, Size
-from rewrite.errors import Diagnostic
-from rewrite.report import ClauseReport, Report, Site, Totals
 from rewrite.resolver import resolve
-from rewrite.rule import Clause, Program
+from rewrite.rule import Program
 from rewrite.source import Source
 
 if TYPE_CHECKING:
-    from rewrite.actions.site import Site as PlannedSite
-    from rewrite.planner import Plan as ClausePlan
+    from rewrite.report import Report
 
 Model = TypeVar("Model")
 
@@ -146,7 +139,24 @@ def plan_rules(
 
     """
     with _collector_paused():
-        return Plan(_run(model, rules, example_inputs, params, modules, seed, name)[1])
+        return Plan(_run(model, rules, example_inputs, params, modules, seed, name, count_calls=True)[1])
+
+
+def apply_with_report(
+    model: Model,
+    rules: str | os.PathLike[str] | Rules,
+    *,
+    example_inputs: Any = None,
+    params: Mapping[str, object] | None = None,
+    modules: Mapping[str, Callable[..., Any]] | None = None,
+    seed: int = 0,
+    name: str | None = None,
+) -> tuple[Model, Report]:
+    """As `apply_rules`, with the report beside the model; all its calls are counted, whatever the rules are about."""
+    with _collector_paused():
+        written, report = _run(model, rules, example_inputs, params, modules, seed, name, count_calls=True)
+    _reports[written] = report
+    return written, report
 
 
 def get_report(model: object) -> Report | None:
@@ -177,175 +187,24 @@ def _run(
     modules: Mapping[str, Callable[..., Any]] | None,
     seed: int,
     name: str | None,
+    *,
+    count_calls: bool = False,
 ) -> tuple[Any, Report]:
-    # Planning and verifying are for a model only: checking rules must not pay for importing them.
-    from rewrite.matcher import Context, Matcher
-    from rewrite.planner import plan
-    from rewrite.verifier import verify
+    # Checking rules must not pay for what only a model needs.
+    from rewrite.application import Application
+    from rewrite.backends import backend_for, example_of
 
     backend = backend_for(model)
-    example = example_of(example_inputs)
-    modules = modules or {}
     source = Source(rules.name, rules.text) if isinstance(rules, Rules) else parser.read(rules)
-    program = resolve(
-        parser.parse(source),
-        params=params,
-        modules=modules,
-        name=source.name,
-        model_classes=backend.class_names(model),
-    )
-    context = Context(program.constants, {key: backend.dotted_name(cls) for key, cls in modules.items()})
-    name = name or type(model).__name__
-    done = backend.history(model)
-    marks: list[str] = []
-    first = backend.read(model, example=example, name=name)
-    reading: Reading = first
-    current = model
-    reports: list[ClauseReport] = []
-    warnings: list[Diagnostic] = list(program.warnings)
-    questions: list[Diagnostic] = []
-    new_layers: list[str] = []
-    operations = 0
-    for clause in program.clauses:
-        mark = _mark(clause, program)
-        if mark in done and any(type(action).__name__ in _ONCE for action in clause.actions):
-            reports.append(ClauseReport(clause.text, str(clause.span), (), skipped=True))
-            warnings.append(_already_applied(clause))
-            continue
-        layers_only = Matcher.layers_only(clause)
-        graph = reading.layers if layers_only else reading.graph
-        other = None if layers_only else reading.other
-        made = plan(clause, graph, other, context, lambda ls, shape: backend.trial(ls, shape, modules))
-        if mark in done and not made.edits:
-            reports.append(ClauseReport(clause.text, str(clause.span), (), skipped=True))
-            warnings.append(_already_applied(clause))
-            continue
-        written = backend.write(reading, made.edits, modules, seed)
-        reports.append(clause_report(made, written.names))
-        new_layers += [path for number in made.named if not _other_only(made, number) for path in written.names[number]]
-        operations += added_operations(made)
-        warnings += made.warnings
-        questions += made.shape_changes
-        marks.append(mark)
-        current = written.model
-        reading = backend.read(current, example=example, name=name, before=reading)
-    if current is not model:
-        backend.set_history(current, tuple(dict.fromkeys((*done, *marks))))
-    output = verify(
+    classes = backend.class_names(model)
+    program = resolve(parser.parse(source), params=params, modules=modules, name=source.name, model_classes=classes)
+    return Application(
         backend,
         model,
-        current,
-        reading,
-        example=example,
-        promise=program.output,
-        open_questions=questions,
-        new_layers=new_layers,
-    )
-    report = _report(backend, model, current, first, reports, warnings, output, operations, program, name)
-    return (backend.separate(current, model) if current is not model else model), report
-
-
-_ONCE = ("Insert", "Replace", "Remove", "Reset")
-"""actions that would do more when done twice"""
-
-
-def _mark(clause: Clause, program: Program) -> str:
-    """What recognises a clause that was applied before: its text and the constants it stands in."""
-    constants = repr(sorted((key, repr(value)) for key, value in program.constants.items()))
-    return hashlib.sha256(f"{clause.text}\0{constants}".encode()).hexdigest()[:16]
-
-
-def _already_applied(clause: Clause) -> Diagnostic:
-    return Diagnostic(
-        "RW401",
-        "this rule was applied to the model before and is passed over",
-        clause.span,
-        help="to apply it once more, start from the model as it was before",
-    )
-
-
-def _other_only(made: ClausePlan, number: int) -> bool:
-    return all(site in made.other_mode for site in made.named[number])
-
-
-def added_operations(made: ClausePlan) -> int:
-    """By how many calls one forward pass grows through a clause."""
-    total = 0
-    for site in made.sites:
-        total += sum(len(chain) for chain in site.inserts)
-        total += site.operations
-    return total
-
-
-def clause_report(made: ClausePlan, names: Mapping[int, Any]) -> ClauseReport:
-    """A clause's plan as reports show it, with the names that its new layers got."""
-    places: dict[int, list[str]] = {}
-    for number, sites in made.named.items():
-        for site in sites:
-            places.setdefault(id(site), []).extend(names.get(number, ()))
-    return ClauseReport(
-        text=made.clause.text,
-        place=str(made.clause.span),
-        sites=tuple(_site_report(site, places.get(id(site), [])) for site in made.sites),
-        other_mode=tuple(_site_report(site, places.get(id(site), [])) for site in made.other_mode),
-        misses=tuple(made.misses),
-    )
-
-
-def _site_report(site: PlannedSite, names: list[str]) -> Site:
-    layers = [layer for chain in site.inserts for layer in chain]
-    lines = [
-        f"insert {layer} as {name}" if name else f"insert {layer}"
-        for layer, name in zip_longest(layers, names[: len(layers)], fillvalue="")
-    ]
-    where = "" if site.operand is None else f"@{site.operand.name}" if len(site.node.inputs) > 1 else ""
-    return Site(
-        path=site.node.name + where,
-        spelling=site.node.spelling,
-        changes=(*lines, *site.changes),
-        inferred=dict(site.inferred),
-        mode=site.node.mode,
-    )
-
-
-def _report(
-    backend: Backend,
-    model: Any,
-    current: Any,
-    first: Reading,
-    clauses: list[ClauseReport],
-    warnings: list[Diagnostic],
-    output: str,
-    operations: int,
-    program: Program,
-    name: str,
-) -> Report:
-    before, after = backend.size(model), backend.size(current)
-    calls = sum(not node.composite for node in first.graph.nodes)
-    old, new = set(before.keys), set(after.keys)
-    return Report(
-        model=name,
-        rules=program.name,
-        clauses=tuple(clauses),
-        before=_totals(before, calls),
-        after=_totals(after, calls + operations),
-        new_parameters=sum(
-            size
-            for key, (size, shape, _) in after.parameters_by_key.items()
-            if before.parameters_by_key.get(key, (0, None, False))[1] != shape
-        ),
-        frozen_parameters=sum(
-            size
-            for key, (size, _, learns) in after.parameters_by_key.items()
-            if not learns and before.parameters_by_key.get(key, (0, None, False))[2]
-        ),
-        removed_keys=tuple(key for key in before.keys if key not in new),
-        new_keys=tuple(key for key in after.keys if key not in old),
-        output=output,
-        warnings=tuple(warnings),
-        scopes=tuple(first.graph.opaque.items()),
-    )
-
-
-def _totals(size: Size, operations: int) -> Totals:
-    return Totals(operations, size.layers, size.parameters, size.trainable)
+        program,
+        example=example_of(example_inputs),
+        modules=modules or {},
+        seed=seed,
+        name=name or type(model).__name__,
+        count_calls=count_calls,
+    ).run()

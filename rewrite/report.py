@@ -16,8 +16,8 @@ FORMAT_VERSION = 1
 class Totals:
     """Size of a model."""
 
-    operations: int
-    """calls in one forward pass, in the model's present mode"""
+    operations: int | None
+    """calls in one forward pass, in the model's present mode; None where no rule had a forward read"""
     layers: int
     parameters: int
     trainable: int
@@ -128,6 +128,9 @@ def totals_table(report: Report) -> list[tuple[str, str, str, str]]:
     names = {"operations": "operations", "layers": "layers", "parameters": "parameters", "trainable": "trainable"}
     for field_name, title in names.items():
         before, after = getattr(report.before, field_name), getattr(report.after, field_name)
+        if before is None or after is None:
+            rows.append((title, "not counted", "not counted", ""))
+            continue
         rows.append((title, f"{before:,}", f"{after:,}", f"{after - before:+,}" if after != before else "0"))
     return rows
 

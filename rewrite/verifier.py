@@ -47,7 +47,7 @@ def verify(
             if problem.code != "RW203":
                 raise
             raise _stopped_running(problem, open_questions) from problem
-        _check_ran(now, new_layers)
+        _check_ran(now, [path for path in new_layers if path in after.layers.layers])
         if promise is not None:
             return _check_promise(promise, now)
         if (was.structure, was.leaves) != (now.structure, now.leaves):

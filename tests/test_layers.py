@@ -24,6 +24,7 @@ ROWS = (
     ("rewrite.rule", "rewrite.selectors", "rewrite.selection"),
     ("rewrite.matcher", "rewrite.resolver"),
     ("rewrite.planner", "rewrite.verifier", "rewrite.backends"),
+    ("rewrite.application",),
     ("rewrite.engine",),
     ("rewrite.saved",),
     ("rewrite",),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rewrite import edit
-from rewrite.actions.site import Desk, Site
 from rewrite.errors import Diagnostic
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 
 @dataclass(frozen=True)

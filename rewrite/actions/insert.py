@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rewrite.actions.action import LayerSpec
-from rewrite.actions.site import Desk, Site, behind_layer
 from rewrite.errors import Diagnostic
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Insert:
             incoming = desk.incoming(site, self.layers)
             for chain in site.inserts if site.operand is None else ():
                 for layer in chain:
-                    incoming = behind_layer(layer, incoming)
+                    incoming = desk.behind_layer(layer, incoming)
             made = desk.chain(self.layers, site, incoming)
             desk.check_inserted(site, made, incoming)
             site.inserts.append(made)

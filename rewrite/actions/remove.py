@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rewrite import edit
-from rewrite.actions.site import Desk, Site, inner_calls
 from rewrite.errors import Diagnostic
 from rewrite.graph import Node
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Shape
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Remove:
                 ).error()
             self._check_shape(site, desk)
             site.changes.append("remove")
-            site.operations -= inner_calls(desk.graph, node) if node.composite else 1
+            site.operations -= desk.inner_calls(node) if node.composite else 1
             if site.key not in done:
                 done.add(site.key)
                 desk.edits.append(edit.Remove(node))

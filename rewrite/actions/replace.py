@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rewrite import edit
 from rewrite.actions.action import LayerSpec
-from rewrite.actions.site import Desk, Site, behind_layer, inner_calls
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic
 from rewrite.graph import Layer, TensorType
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, Shape
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Replace:
                 desk.edits.append(edit.Replace(target, tuple(done[key]), calls))
             text = " -> ".join(str(new) for new in done[key])
             site.changes.append(f"replace with {text}")
-            gone = inner_calls(desk.graph, site.node) if site.node.composite else 1
+            gone = desk.inner_calls(site.node) if site.node.composite else 1
             site.operations += len(done[key]) - gone
 
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
@@ -79,7 +82,9 @@ class Replace:
                 f"`{layer.path}` is called {len(calls)} times, and only {len(matched)} of these calls "
                 f"{'is' if len(matched) == 1 else 'are'} matched",
                 self.span,
-                notes=("its weights belong to all of its calls",),
+                notes=("its weights belong to all of its calls",)
+                if _has_weights(layer)
+                else ("the forward around one of its calls cannot be edited, so the layer is replaced as a whole",),
                 help=f'match all calls of the layer, or name it by its path, `"{layer.path}"`',
             ).error()
         return False
@@ -109,7 +114,7 @@ class Replace:
             return
         after = incoming
         for new in made:
-            after = behind_layer(new, after)
+            after = desk.behind_layer(new, after)
         kept = old is not None and _only_sizes(old, made)
         for axis in (1, -1):
             was, now = before.size(axis), after.size(axis)

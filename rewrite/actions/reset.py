@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rewrite import edit
-from rewrite.actions.site import Desk, Site
 from rewrite.edit import Initialiser
 from rewrite.errors import Diagnostic
 from rewrite.expression import Expression
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 INITIALISERS: dict[str, tuple[str, ...]] = {
     "constant": ("val",),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rewrite import edit
 from rewrite.actions.action import Assignment
-from rewrite.actions.site import Desk, Site
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Call, Expression, Name
 from rewrite.graph import Layer, Node
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS, find
+
+if TYPE_CHECKING:
+    from rewrite.actions.site import Desk, Site
 
 _SHAPING = frozenset(
     [

@@ -144,7 +144,7 @@ class Desk:
             new = self._layer(spec, site, incoming, inherit, number)
             made.append(new)
             site.inferred.update(new.inferred)
-            incoming = behind_layer(new, incoming)
+            incoming = _behind(new, incoming)
         return made
 
     def _layer(
@@ -213,6 +213,14 @@ class Desk:
             notes=tuple(notes),
             help=f"write `{operation.name}({name}=...)`, or {EXAMPLE_HELP}",
         ).error()
+
+    def behind_layer(self, new: NewLayer, incoming: TensorType) -> TensorType:
+        """What is known of the value behind a new layer."""
+        return _behind(new, incoming)
+
+    def inner_calls(self, outer: Node) -> int:
+        """How many calls of layers and functions an outer call makes."""
+        return sum(not node.composite and _inside(node, outer) for node in self.graph.nodes[outer.index + 1 :])
 
     # ---- shapes
 
@@ -301,8 +309,7 @@ def _axes(specs: Sequence[LayerSpec]) -> tuple[int, ...] | None:
     )
 
 
-def behind_layer(new: NewLayer, incoming: TensorType) -> TensorType:
-    """What is known of the value behind a new layer."""
+def _behind(new: NewLayer, incoming: TensorType) -> TensorType:
     operation = OPERATIONS.get(new.operation or "")
     if operation is None:
         return TensorType()
@@ -333,11 +340,6 @@ def _size_for(operation: Operation, name: str, incoming: TensorType) -> int | No
     if size is None and axis == 1 and operation.rank is None and incoming.rank in (None, 2) and incoming.shape is None:
         size = incoming.size(-1)  # BatchNorm1d behind a Linear: with two axes the last is the channel axis
     return size
-
-
-def inner_calls(graph: Graph, outer: Node) -> int:
-    """How many calls of layers and functions an outer call makes."""
-    return sum(not node.composite and _inside(node, outer) for node in graph.nodes[outer.index + 1 :])
 
 
 def _inside(node: Node, outer: Node) -> bool:

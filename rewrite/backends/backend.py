@@ -27,8 +27,8 @@ class Size:
     trainable: int
     keys: tuple[str, ...]
     """of its state_dict, in order"""
-    parameters_by_key: Mapping[str, tuple[int, tuple[int, ...], bool]]
-    """key -> how many numbers, shape, whether they learn"""
+    tensors: Mapping[str, tuple[int, tuple[int, ...], bool]]
+    """key of each parameter -> how many numbers, shape, whether they learn"""
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,12 @@ def run(options: argparse.Namespace) -> int:
     # What can be refused without the model is refused first.
     output = check_output(options.output, force=options.force)
     check_first(options.rules, options)
-    from rewrite.engine import apply_rules, get_report
+    from rewrite.engine import apply_with_report
     from rewrite.saved import read_model, write_model
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
-    changed = apply_rules(
+    changed, report = apply_with_report(
         model,
         options.rules,
         example_inputs=examples(options),
@@ -53,8 +53,6 @@ def run(options: argparse.Namespace) -> int:
     )
     progress(f"writing {options.output}")
     unchecked = write_model(changed, output, allow=options.allow)
-    report = get_report(changed)
-    assert report is not None  # the engine gives every model one
     if options.json:
         written = {"path": options.output, "form": output.form, "unchecked": unchecked}
         say_json("apply", {"report": report.as_json(), "written": written})

@@ -20,16 +20,18 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx, nn
 
 from rewrite.backends.torch.modules import all_paths, is_sequential, shallow_copy
-from rewrite.backends.torch.spellings import is_leaf, returns_view
+from rewrite.backends.torch.spellings import class_operation, is_leaf, returns_view
 
 _SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
 _ATOMS = frozenset(_SIMPLE)
+_NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
+"""methods of a tensor that return something else"""
 _IN_PLACE = {
     getattr(operator, name)
     for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul")
@@ -138,7 +140,48 @@ class _TrainingFlag(fx.Proxy):
 
 
 class _ScopeProxy(fx.Proxy):
-    """A value during a capture. Augmented assignment stays in place, as it is in eager code."""
+    """A value during a capture.
+
+    Augmented assignment stays in place, as it is in eager code. Code of the model that asks what the value is gets the
+    answer that a tensor gives (`_model_isinstance`); where it is not known to be one, the capture is refused. It may
+    not claim so by its `__class__`: torch's own code in C would take it for a tensor and read memory that is not there.
+    """
+
+    tracer: Any
+
+    def is_tensor(self) -> bool:
+        """Whether the value is a tensor for certain: not a size, nor what an opaque forward returns."""
+        return bool(self.tracer.is_tensor(self.node))
+
+    def __getattr__(self, k: str) -> Any:
+        if not hasattr(torch.Tensor, k) and self.is_tensor() and _asks_as_model(sys._getframe(1)):
+            raise AttributeError(f"'Tensor' object has no attribute {k!r}")
+        return super().__getattr__(k)
+
+    def _to_number(self, *_: object) -> Any:
+        self.tracer.refuse("a Python number is made of a value of the data")
+
+    __int__ = __float__ = __index__ = __len__ = __complex__ = __round__ = _to_number
+
+
+def _model_isinstance(value: object, kinds: Any) -> bool:
+    """`isinstance` as the model's code calls it during a capture."""
+    if type(value) is not _ScopeProxy:
+        return isinstance(value, kinds)
+    if not value.is_tensor():
+        value.tracer.refuse("asks for the type of a value that is not known to be a tensor")
+    return issubclass(torch.Tensor, kinds)
+
+
+def _model_is_tensor(value: object) -> bool:
+    """`torch.is_tensor` during a capture."""
+    return _model_isinstance(value, torch.Tensor)
+
+
+def _asks_as_model(frame: types.FrameType) -> bool:
+    """Whether a question about a value comes from the model's code and not from the tracer's."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return not name.startswith(("torch.fx", "torch.utils", "torch._", "torch.overrides", "rewrite.", "inspect", "copy"))
 
 
 def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,6 +209,10 @@ class _Frame:
     tensors: dict[int, str] | None = None
     attributes: dict[str, fx.Proxy] = field(default_factory=dict)
     branches: bool = False
+    reads: list[str] = field(default_factory=list)
+    """paths of layers whose tensors are read without calling them"""
+    refused: str = ""
+    """why the capture is refused, should the model's code swallow the exception"""
 
 
 def _context() -> tuple[object, ...]:
@@ -228,6 +275,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
         self.paths = all_paths(model)
+        self.answering: list[dict[str, Any]] = []
+        """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
         self.watch_draws = False
         """whether to tell which forward draws random numbers; asked only when one does"""
 
@@ -240,7 +289,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.open_alone(self.model, self.example)
             self.complete_modes()
 
-        with _kept_generators(), _watched_sequentials(self):
+        with _kept_generators(), _watched_sequentials(self), self._answering():
             draws = _draws()
             self.trace(entry)
             if _drawn_since(draws):  # some forward draws: find out which
@@ -256,6 +305,25 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                     # Read by somebody, but called as well: its call can be extended like any other.
                     self.read_only.pop(self.paths[called][0], None)
         return Capture(self.model, self.paths, self.scopes, self.read_only)
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Afterwards the modules that forwards live in have Python's own `isinstance` again."""
+        plain = torch.is_tensor
+        torch.is_tensor = _model_is_tensor  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            torch.is_tensor = plain
+            for space in self.answering:
+                del space["isinstance"]
+            self.answering = []
+
+    def _answer_in(self, function: Any) -> None:
+        space = getattr(inspect.unwrap(function), "__globals__", None)
+        if space is not None and "isinstance" not in space:
+            space["isinstance"] = _model_isinstance
+            self.answering.append(space)
 
     def open_alone(self, module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | None = None) -> None:
         """Captures a module without a caller: its required parameters are values, the others keep their defaults."""
@@ -296,16 +364,31 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
             scope.reason = _describe(problem)
-            for inner in module.modules():
-                if inner in self.scopes:  # captured in the context of a forward that did not come to its end
-                    self.scopes[inner].sure = False
-            for child in self._called_children(module):
-                self.open_alone(child)
+            self._loosen(module)
             return scope
+        for path in frame.reads:
+            self.read_only.setdefault(path, scope.path)
         scope.branches = frame.branches
         scope.current = ("train" if module.training else "eval") if frame.branches else ""
         scope.bodies[scope.current] = body
         return scope
+
+    def _loosen(self, module: nn.Module) -> None:
+        """What was captured in the context of a forward that did not come to its end stands on its own from now on."""
+        for inner in module.modules():
+            scope = self.scopes.get(inner)
+            if scope is None or inner is module:
+                continue
+            scope.sure = False
+            if not scope.reason and scope.bodies:
+                try:
+                    self._check_all_called(scope, scope.body)
+                except Unfaithful as problem:
+                    scope.reason = str(problem)
+                    for child in self._called_children(inner):
+                        self.open_alone(child)
+        for child in self._called_children(module):
+            self.open_alone(child)
 
     def _check_all_called(self, scope: Scope, body: Body) -> None:
         """Refuses a forward that leaves children out for the arguments that were assumed: others may call them."""
@@ -364,7 +447,10 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 result = value
             else:
                 twin.__class__ = _traced_class(type(module))
+                self._answer_in(type(module).forward)
                 result = _call(type(module).forward, twin, passed, forward_signature(module))
+            if frame.refused:
+                raise Unfaithful(frame.refused)
             if draws is not None and _drawn_since(draws):
                 raise Unfaithful("draws random numbers in forward")
             if _state(twin) != before:
@@ -466,7 +552,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         """`self.training` as a value in the innermost graph."""
         frame = self.frames[-1]
         if frame.twin is not twin:
-            raise Unfaithful("reads the mode of another module")
+            self.refuse("reads the mode of another module")
         if "training" not in frame.attributes:
             node = self.create_node("get_attr", "training", (), {})
             frame.unpacked.append(node)
@@ -490,11 +576,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
         if self.frames:
             if _context() != self.context:
-                raise Unfaithful("a `with` block (no_grad, autocast, checkpoint or the like) around some of its lines")
+                self.refuse("a `with` block (no_grad, autocast, checkpoint or the like) around some of its lines")
             graph = self.graph
             for source in node._input_nodes:
                 if source.graph is not graph:
-                    raise Unfaithful("uses a value of another module's forward")
+                    self.refuse("uses a value of another module's forward")
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -508,7 +594,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if isinstance(a, torch.Tensor):
             name = self._tensor_name(a)
             if name is None:
-                raise Unfaithful("a tensor is made in forward")
+                self.refuse("a tensor is made in forward")
             return self._attribute(name).node
         return super().create_arg(a)
 
@@ -517,7 +603,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             return attr_val
         name = self._tensor_name(attr_val)
         if name is None:
-            raise Unfaithful(f"reads `{attr}` of a module that is not its child")
+            self.refuse(f"reads `{attr}` of a module that is not its child")
         return self._attribute(name)
 
     def _attribute(self, name: str) -> fx.Proxy:
@@ -526,7 +612,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             owner = name.rpartition(".")[0]
             if owner:
                 path = f"{frame.scope.path}.{owner}".lstrip(".")
-                self.read_only.setdefault(path, frame.scope.path)
+                frame.reads.append(path)
                 self._reach(owner)
             frame.attributes[name] = self.create_proxy("get_attr", name, (), {})
             frame.unpacked.append(frame.attributes[name].node)
@@ -558,7 +644,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             frame.children[proxy.node] = m
             return proxy
         if m is frame.scope.module:
-            raise Unfaithful("calls itself")
+            self.refuse("calls itself")
         result = self._call_scope(m, args, kwargs)
         proxy = self.create_proxy("call_module", name, args, kwargs)
         frame.children[proxy.node] = m
@@ -572,7 +658,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 value = child(value)  # type: ignore[misc]
             return value
         if next(m.parameters(), None) is not None or next(m.buffers(), None) is not None:
-            raise Unfaithful(f"calls a {type(m).__name__} that is not its child")
+            self.refuse(f"calls a {type(m).__name__} that is not its child")
         return type(m).forward(m, *args, **kwargs)
 
     def _call_scope(self, m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
@@ -603,10 +689,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     def _name_in(self, scope: Scope, m: nn.Module) -> str | None:
         """Path of a module from the module of a scope; None if it is not inside."""
         prefix = f"{scope.path}." if scope.path else ""
-        for path in self.paths.get(m, ()):
-            if path.startswith(prefix):
-                return path[len(prefix) :]
-        return None
+        inside = [path[len(prefix) :] for path in self.paths.get(m, ()) if path.startswith(prefix)]
+        return min(inside, key=lambda path: path.count("."), default=None)
 
     def _reach(self, name: str) -> None:
         """Notes that somebody else than a Sequential's own forward takes an entry out of it."""
@@ -640,7 +724,44 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         return part
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        raise Unfaithful("a Python branch on a value of the data")
+        self.refuse("a Python branch on a value of the data")
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        self.refuse("a Python loop over a value of the data")
+
+    def keys(self, obj: fx.Proxy) -> Any:
+        self.refuse("a value of the data is unpacked as keywords")
+
+    def refuse(self, why: str) -> NoReturn:
+        """Ends the capture of the innermost forward, even if the model's code catches the exception."""
+        if self.frames:
+            self.frames[-1].refused = why
+        raise Unfaithful(why)
+
+    def is_tensor(self, node: fx.Node) -> bool:
+        """Whether a recorded value is a tensor for certain."""
+        match node.op:
+            case "placeholder" | "get_attr":
+                return node.target != "training"
+            case "call_module":
+                child = self.frames[-1].children.get(node)
+                if child is None or child not in self.scopes:
+                    cls: Any = type(child)
+                    operation = class_operation(cls) if child is not None else None
+                    return operation is not None and operation.outputs == 1
+                scope = self.scopes[child]
+                return not scope.reason and isinstance(scope.body.result, Slot)
+            case "call_method":
+                return str(node.target) not in _NO_TENSORS and self._of_tensors(node)
+            case _:
+                name = getattr(node.target, "__name__", "")
+                return name not in ("getattr", "len") and self._of_tensors(node)
+
+    def _of_tensors(self, node: fx.Node) -> bool:
+        """An operation gives a tensor if it takes one; arithmetic of sizes gives sizes, a piece may be anything."""
+        if node.target is operator.getitem and node in self.frames[-1].unpacked:
+            return True
+        return any(self.is_tensor(source) for source in node.all_input_nodes)
 
 
 def capture(

@@ -159,7 +159,16 @@ def _checked_forward(
 ) -> Callable[..., Any]:
     """A forward with the original signature: checks what the capture took for granted, then runs the graph."""
     parameters = list(signature.parameters.values())[1:]
-    names: dict[str, Any] = {"_refuse": functools.partial(_refuse, base.__qualname__), "_Tensor": torch.Tensor}
+    # Names of their own for all that the source uses: a parameter may be called `len` or `dict`.
+    names: dict[str, Any] = {
+        "_refuse": functools.partial(_refuse, base.__qualname__),
+        "_is": isinstance,
+        "_length": len,
+        "_Tensor": torch.Tensor,
+        "_sequence": (list, tuple),
+        "_mapping": dict,
+    }
+    me = next(iter(signature.parameters))
     lines: list[str] = []
     passed: list[str] = []
 
@@ -167,7 +176,7 @@ def _checked_forward(
         match structure:
             case Placeholder(name):
                 if not recipe.sure:
-                    lines.append(f"if not isinstance({text}, _Tensor): _refuse({what!r}, 'a tensor', {text})")
+                    lines.append(f"if not _is({text}, _Tensor): _refuse({what!r}, 'a tensor', {text})")
                 if name != text:
                     lines.append(f"{name} = {text}")
                 passed.append(name)
@@ -177,9 +186,9 @@ def _checked_forward(
                 lines.append(f"if not ({text} {same} {constant}): _refuse({what!r}, {value!r:.60}, {text})")
             case Container(kind, items):
                 expected = f"{kind.__name__} of {len(items)}"
-                test = "dict" if kind is dict else "(list, tuple)"
+                test = "_mapping" if kind is dict else "_sequence"
                 lines.append(
-                    f"if not isinstance({text}, {test}) or len({text}) != {len(items)}: "
+                    f"if not _is({text}, {test}) or _length({text}) != {len(items)}: "
                     f"_refuse({what!r}, {expected!r}, {text})"
                 )
                 for key, item in items:
@@ -188,12 +197,12 @@ def _checked_forward(
     for parameter in parameters:
         if parameter.name in recipe.arguments:
             unpack(recipe.arguments[parameter.name], parameter.name, parameter.name)
-    call = f"(self, {', '.join(passed)})" if passed else "(self)"
+    call = f"({', '.join([me, *passed])})"
     names.update({f"_forward_{mode}": function for mode, function in functions.items()})
     if len(functions) == 1:
         lines.append(f"return _forward_{next(iter(functions))}{call}")
     else:
-        lines += ["if self.training:", f"    return _forward_train{call}", f"return _forward_eval{call}"]
+        lines += [f"if {me}.training:", f"    return _forward_train{call}", f"return _forward_eval{call}"]
     shown = signature.replace(
         parameters=[
             p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else None)
@@ -262,7 +271,7 @@ def _compile(source: str, names: dict[str, Any], title: str) -> Any:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     # fx writes torch's own functions with their full names
     names.setdefault("torch", torch)
-    names.setdefault("__name__", f"rewrite.generated.{next(_serial)}")
+    # No `__name__`: torch.compile would import a module of that name to look the globals up in it.
     exec(compile(source, filename, "exec"), names)
     return names["forward"]
 
@@ -423,8 +432,8 @@ def _check_getattr(args: list[Any]) -> None:
     kind, name = args[1]
     if len(args) != 2 or kind != "value" or not isinstance(name, str):
         raise _unsafe("it reads an attribute whose name is computed")
-    if name.startswith("_") or not hasattr(torch.Tensor, name):
-        raise _unsafe(f"it reads the attribute `{name}`, which tensors do not have")
+    if name.startswith("_") or not name.isidentifier():
+        raise _unsafe(f"it reads the attribute `{name}`")
 
 
 def _identifier(name: Any) -> str:
