@@ -264,6 +264,8 @@ def _number(value: object, span: Span) -> int | float:
 
 def _arithmetic(sign: str, left: float, right: float, span: Span) -> float:
     try:
+        if sign == "/" and isinstance(left, int) and isinstance(right, int) and left % right == 0:
+            return left // right  # half of 64 channels is a number of channels
         return _limited(_ARITHMETIC[sign](left, right), span)
     except ZeroDivisionError:
         raise _wrong("division by zero", span) from None

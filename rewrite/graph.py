@@ -132,6 +132,8 @@ class Node:
     """mode of the layer, or of the module around a function"""
     on_layer: bool = False
     """an edit around this call extends the layer itself: what calls it is left as it is"""
+    assumed: str = ""
+    """the argument that the forward around it was read without, although nobody knows who calls that forward and how"""
     extended: bool = False
     """the call of this layer was extended before"""
 
@@ -149,6 +151,8 @@ class Graph:
     """exact types from an example input: (node index, part) -> type"""
     opaque: Mapping[str, str] = field(default_factory=dict)
     """path of each module whose forward could not be captured -> why"""
+    mentioned: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """path of each such module -> the names in its forward's code, among them those of functions that it may call"""
 
     @cached_property
     def uses(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:

@@ -546,6 +546,26 @@ class Matcher:
                 continue
         return chosen
 
+    def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
+        """A warning for each opaque forward whose code names a function that the selector may mean."""
+        names = {name for unit in selector.alternatives for name in _function_names(unit)}
+        found = []
+        for where, mentioned in self.graph.mentioned.items():
+            # A layer of the same name is seen, and found by its path.
+            layers = {child.rpartition(".")[2] for child in self.graph.layers[where].children}
+            seen = sorted((names & mentioned) - layers)
+            if seen:
+                found.append(
+                    Diagnostic(
+                        "RW405",
+                        f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called",
+                        selector.span,
+                        notes=(f"that forward could not be captured: {self.graph.opaque[where]}",),
+                        help="layers in it are reached one by one; its functions are not",
+                    )
+                )
+        return found
+
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""
         if len(selector.alternatives) < 2:
@@ -571,6 +591,17 @@ def _spelled_operation(unit: Unit) -> Operation | None:
     if full.startswith("torch.Tensor."):
         return by_method(full)
     return by_module(full) or by_function(full)
+
+
+def _function_names(unit: Unit) -> set[str]:
+    """Names of functions and methods by which a forward can call what a unit means."""
+    if not isinstance(unit.base, Kind) or unit.base.class_name is not None:
+        return set()
+    kind_ = unit.base
+    if kind_.dotted is not None:
+        return {kind_.dotted.rpartition(".")[2]} if kind_.dotted.startswith(("F.", "torch.", "Tensor.")) else set()
+    rows = [row for row in OPERATIONS.values() if row.name == kind_.operation or row.family == kind_.family is not None]
+    return {name.rpartition(".")[2] for row in rows for name in (*row.functions, *row.methods)}
 
 
 def unit_text(unit: Unit) -> str:

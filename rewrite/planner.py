@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from rewrite import edit
 from rewrite.actions.site import Desk, Site, Trial
 from rewrite.edit import Edit
-from rewrite.errors import Diagnostic
+from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.graph import Graph, Node
 from rewrite.inference import Inference
 from rewrite.matcher import Context, Found, Match, Matcher
@@ -129,10 +129,35 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     edits += rest
     warnings = [*matcher.unmatched_alternatives(clause.selector, found), *desk.warnings]
     if not matcher.layers_only(clause):
+        warnings += matcher.unseen_functions(clause.selector)
+    if not matcher.layers_only(clause):
         selectors = (clause.selector, *([clause.second] if clause.second is not None else []))
         warnings += [warning for selector in selectors for warning in matcher.other_spellings(selector)]
     changes = _one_per_cause([*desk.shape_changes, *(other[1].shape_changes if other is not None else ())])
+    for made in edits:
+        _check_certain(made, clause)
     return Plan(clause, sites, other[0] if other is not None else [], edits, named, warnings, changes)
+
+
+def _check_certain(made: Edit, clause: Clause) -> None:
+    """Refuses to edit a forward that was read for a call which may not be the one that the model makes."""
+    match made:
+        case edit.Insert() if not made.on_layer:
+            node = made.node
+        case edit.Remove() if not made.node.on_layer:
+            node = made.node
+        case edit.Replace(target=Node() as node) | edit.Update(target=Node() as node):
+            pass
+        case _:
+            return
+    if node.assumed:
+        raise Diagnostic(
+            "RW206",
+            f"the forward around `{node.name}` was read without `{node.assumed}`, and nothing tells how it is called",
+            clause.selector.span,
+            notes=(f"what calls `{node.scope}` could not be captured, so its calls may look different",),
+            help=f"{EXAMPLE_HELP}; its calls are looked at then",
+        ).error()
 
 
 def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

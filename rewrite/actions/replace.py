@@ -89,6 +89,24 @@ class Replace:
             ).error()
         return False
 
+    def _keeps_sample_shapes(self, site: Site, made: Sequence[NewLayer], incoming: TensorType, desk: Desk) -> bool:
+        """Whether the old layer and the new ones make the same shape of shapes that agree with all that is known."""
+        node = site.node
+        row = OPERATIONS.get(node.operation or "")
+        if row is None or row.signature is None:
+            return False
+        old = None
+        if row.shape is not Shape.SAME:
+            known = {p.name: node.attributes[p.name] for p in row.parameters if p.name in node.attributes}
+            if any(p.required and p.name not in known for p in row.parameters):
+                return False
+            old = NewLayer(row.name, None, (), known, "", self.span)
+        for shape in desk.samples(incoming, [old] if old is not None else made):
+            was = desk.trial([old], shape) if old is not None else shape
+            if isinstance(was, str) or desk.trial(made, shape) != was:
+                return False
+        return True
+
     def _check_shape(self, site: Site, made: Sequence[NewLayer], incoming: TensorType, desk: Desk) -> None:
         """Notes a replacement whose output may have another shape than that of what it replaces."""
         node = site.node
@@ -101,7 +119,7 @@ class Replace:
             given = dict(zip((p.name for p in old.parameters), made[0].arguments, strict=False)) | dict(
                 made[0].keywords
             )
-            free = {"bias", "eps", "momentum", "affine", "p", "inplace", "padding_mode", "device", "dtype"}
+            free = {"bias", "eps", "momentum", "affine", "p", "inplace", "padding_mode", "num_embeddings"}
             if all(node.attributes.get(k, v) == v or k in free for k, v in given.items()):
                 return
         before = (
@@ -115,6 +133,8 @@ class Replace:
         after = incoming
         for new in made:
             after = desk.behind_layer(new, after)
+        if self._keeps_sample_shapes(site, made, incoming, desk):
+            return
         kept = old is not None and _only_sizes(old, made)
         for axis in (1, -1):
             was, now = before.size(axis), after.size(axis)

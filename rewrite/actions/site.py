@@ -237,17 +237,20 @@ class Desk:
 
     def _check_rank(self, site: Site, first: NewLayer, incoming: TensorType) -> None:
         operation = OPERATIONS.get(first.operation or "")
-        if operation is None or operation.rank is None or incoming.rank in (None, operation.rank):
+        if operation is None or incoming.rank is None:
             return
-        if operation.family != "norm" and incoming.rank == operation.rank - 1:
+        taken = operation.ranks or ((operation.rank,) if operation.rank is not None else ())
+        if not taken or incoming.rank in taken:
+            return
+        if operation.rank is not None and operation.family != "norm" and incoming.rank == operation.rank - 1:
             return  # one image without a batch is taken as well
         raise self._wrong_rank(site, operation, incoming, first.span)
 
     def _wrong_rank(self, site: Site, operation: Operation, incoming: TensorType, span: Span) -> Exception:
+        taken = " or ".join(map(str, operation.ranks or (operation.rank,)))
         return Diagnostic(
             "RW310",
-            f"`{operation.name}` takes a value with {operation.rank} axes; "
-            f"that at `{site.node.name}` has {incoming.rank}",
+            f"`{operation.name}` takes a value with {taken} axes; that at `{site.node.name}` has {incoming.rank}",
             span,
             help="choose the layer for that number of axes, such as `BatchNorm1d` behind a `Linear`",
         ).error()

@@ -21,6 +21,7 @@ def enclosing(graph: Graph, node: Node) -> Iterator[tuple[str, Layer | None]]:
         while where:
             yield where, graph.layers.get(where, node.layer if where == node.name else None)
             where = where.rpartition(".")[0]
+    yield "", graph.layers.get("")
     if node.owner is not None and node.layer is None:
         # the forward of a module under several names makes this call under each of them
         owner = node.owner.layer

@@ -19,7 +19,8 @@ NORMALIZATION = (
         shape=Shape.SAME,
         reads={"num_features": 1},
         statistics=True,
-        module="torch.nn.BatchNorm1d",  # no rank: it takes (N, C) and (N, C, L)
+        module="torch.nn.BatchNorm1d",
+        ranks=(2, 3),  # (N, C) and (N, C, L)
     ),
     Operation(
         "BatchNorm2d",

@@ -67,6 +67,8 @@ class Operation:
     rank: int | None = None
     """number of axes of a batched input, where the operation fixes it (`Conv2d`: 4); what is said of axes is said of
     such an input"""
+    ranks: tuple[int, ...] = ()
+    """numbers of axes that the operation takes, where `rank` is None and they are few (`BatchNorm1d`: 2 or 3)"""
     commutative: bool = False
     statistics: bool = False
     """keeps moving statistics where it is built to (`BatchNorm2d`; `InstanceNorm2d` with `track_running_stats`)"""

@@ -12,12 +12,13 @@ from torch import nn
 from rewrite.backends.backend import Example, Ran, Reading, Size, Written
 from rewrite.backends.torch.capture import Capture, capture
 from rewrite.backends.torch.layers import Builder, trial
-from rewrite.backends.torch.modules import all_paths, separate, walk
+from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
 from rewrite.backends.torch.reader import Calls, flatten, read_layers
-from rewrite.backends.torch.run import record_types, run_on_shapes
+from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.spellings import is_leaf, qualified
 from rewrite.backends.torch.writer import Writer
 from rewrite.edit import Edit, NewLayer
+from rewrite.errors import Diagnostic
 from rewrite.graph import Graph
 
 _HISTORY = "_rewrite_history"
@@ -44,8 +45,8 @@ class TorchReading:
         if self.before is not None:
             known = dict(self.before.capture.scopes) if "capture" in self.before.__dict__ else {}
             self.before = None  # one step back is enough, and the model before need not be kept alive
-        example = (self.example.args, dict(self.example.kwargs)) if self.example is not None else None
-        return capture(self.model, known, example)
+        examples = observed_arguments(self.model, self.example) if self.example is not None else None
+        return capture(self.model, known, examples)
 
     @functools.cached_property
     def _flat(self) -> tuple[Graph, Graph | None, dict[nn.Module, Calls]]:
@@ -99,7 +100,17 @@ class TorchBackend:
     def read(
         self, model: nn.Module, *, example: Example | None = None, name: str = "", before: Reading | None = None
     ) -> TorchReading:
-        """A reading; forwards are captured on demand."""
+        """A reading; forwards are captured on demand.
+
+        Raises:
+            SafetyError: a part of the model is compiled, scripted, traced or wrapped (RW504).
+
+        """
+        wrapper = find_wrapper(model) if before is None else None
+        if wrapper is not None:
+            path, kind, remedy = wrapper
+            where = f"`{path}` is" if path else "the model is"
+            raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
         return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None)
 
     def write(

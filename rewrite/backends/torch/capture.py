@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.modules import all_paths, is_sequential, shallow_copy
+from rewrite.backends.torch.modules import all_paths, copy_tree, is_plain_object, is_sequential, shallow_copy
 from rewrite.backends.torch.spellings import class_operation, is_leaf, returns_view
 
 _SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
@@ -47,6 +47,8 @@ class Placeholder:
     """Leaf of an argument structure: a value that the caller supplies; `name` is that of its fx placeholder."""
 
     name: str
+    tensor: bool = True
+    """False for a value that may be a number, such as a size"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Slot:
     """Leaf of a result: the n-th value that a call returns."""
 
     path: tuple[int | str, ...]
+    tensor: bool = True
+    """False for a value that may be a number, such as a size"""
 
 
 @dataclass
@@ -96,6 +100,8 @@ class Scope:
     path: str
     sure: bool = True
     """nothing was assumed about the arguments beyond what the captured caller fixes"""
+    assumed: str = ""
+    """the argument that was taken to have its default although nobody knows how the module is called"""
     bodies: dict[str, Body] = field(default_factory=dict)
     """`""`: one graph for both modes; else `train` and `eval`"""
     reason: str = ""
@@ -209,6 +215,8 @@ class _Frame:
     tensors: dict[int, str] | None = None
     attributes: dict[str, fx.Proxy] = field(default_factory=dict)
     branches: bool = False
+    numbers: set[fx.Node] = field(default_factory=set)
+    """placeholders that may be no tensors"""
     reads: list[str] = field(default_factory=list)
     """paths of layers whose tensors are read without calling them"""
     refused: str = ""
@@ -262,11 +270,14 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     proxy_buffer_attributes = True
 
     def __init__(
-        self, model: nn.Module, known: Mapping[nn.Module, Scope], example: tuple[tuple[Any, ...], dict[str, Any]] | None
+        self,
+        model: nn.Module,
+        known: Mapping[nn.Module, Scope],
+        examples: Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         super().__init__()
-        self.model = model
-        self.example = example
+        self.given = model
+        self.examples = examples
         self.known = known
         self.frames: list[_Frame] = []
         self.scopes: dict[nn.Module, Scope] = {}
@@ -274,11 +285,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.reached: set[nn.Module] = set()
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
-        self.paths = all_paths(model)
+        self._stand_in()
         self.answering: list[dict[str, Any]] = []
         """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
-        self.watch_draws = False
-        """whether to tell which forward draws random numbers; asked only when one does"""
+        self.watchful = False
+        """whether to tell which forward draws random numbers or changes what others see; only when one does"""
 
     # ---- the pass
 
@@ -286,25 +297,49 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         """Captures everything, each module once."""
 
         def entry() -> None:
-            self.open_alone(self.model, self.example)
+            self.open_alone(self.model)
             self.complete_modes()
 
         with _kept_generators(), _watched_sequentials(self), self._answering():
-            draws = _draws()
+            draws, states = _draws(), self._states()
             self.trace(entry)
-            if _drawn_since(draws):  # some forward draws: find out which
-                self.watch_draws = True
+            if _drawn_since(draws) or self._states() != states:  # some forward draws or keeps count: find out which
+                self.watchful = True
+                self._stand_in()
                 self.scopes, self.read_only, self.reached = {}, {}, set()
                 self.trace(entry)
         for module in self.reached:
             if module in self.scopes:
                 self.scopes[module].reached = True
-        for scope in self.scopes.values():
+        return self._of_the_given()
+
+    def _stand_in(self) -> None:
+        """Copies the module tree: strangers' forwards run on the copy, and what they set or hook is set there."""
+        self.originals: dict[nn.Module, nn.Module] = {}
+        self.model = copy_tree(self.given, self.originals)
+        self.paths = all_paths(self.model)
+
+    def _states(self) -> dict[int, object]:
+        """What forwards could change in any module: attributes, and one level into containers and plain objects."""
+        return {number: _deep_state(module) for number, module in enumerate(self.paths)}
+
+    def _of_the_given(self) -> Capture:
+        """The capture in terms of the given model's modules."""
+        originals = self.originals
+        for twin, scope in self.scopes.items():
+            if scope.module is not twin:
+                continue  # taken over from an earlier capture
+            scope.module = originals[twin]
+            for body in scope.bodies.values():
+                body.children = {call: originals.get(child, child) for call, child in body.children.items()}
+        scopes = {originals[twin]: scope for twin, scope in self.scopes.items()}
+        paths = {originals[twin]: paths for twin, paths in self.paths.items()}
+        for scope in scopes.values():
             for body in scope.bodies.values() if not scope.reason else ():
                 for called in body.children.values():
                     # Read by somebody, but called as well: its call can be extended like any other.
-                    self.read_only.pop(self.paths[called][0], None)
-        return Capture(self.model, self.paths, self.scopes, self.read_only)
+                    self.read_only.pop(paths[called][0], None)
+        return Capture(self.given, paths, scopes, self.read_only)
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
@@ -325,36 +360,51 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             space["isinstance"] = _model_isinstance
             self.answering.append(space)
 
-    def open_alone(self, module: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | None = None) -> None:
-        """Captures a module without a caller: its required parameters are values, the others keep their defaults."""
+    def open_alone(self, module: nn.Module) -> None:
+        """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""
         if module in self.scopes or is_leaf(module):
             return
-        signature = forward_signature(module)
+        try:
+            signature = forward_signature(module)
+        except (TypeError, ValueError) as problem:
+            self.scopes[module] = Scope(module, self.paths[module][0], reason=_describe(problem))
+            return
         arguments: dict[str, Structure] = {}
         parameters = list(signature.parameters.values())[1:]
-        sure = module is self.model
+        root = module is self.model
+        sure, assumed = root, ""
         for parameter in parameters:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 arguments[parameter.name] = Container(dict, ())
             elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                # Sequential-like containers take their one input so
                 arguments[parameter.name] = Container(tuple, ())
+                assumed = assumed or f"*{parameter.name}"
             elif parameter.default is inspect.Parameter.empty:
-                arguments[parameter.name] = Placeholder(parameter.name)
+                arguments[parameter.name] = Placeholder(parameter.name, tensor=root)
             else:
                 arguments[parameter.name] = Constant(parameter.default)
-                sure = False
+                sure, assumed = False, assumed or parameter.name
+        example = self.examples.get(self.paths[module][0])
         if example is not None:
             with contextlib.suppress(TypeError):
                 bound = signature.bind(None, *example[0], **example[1])
                 bound.apply_defaults()
                 for name, value in list(bound.arguments.items())[1:]:
                     arguments[name] = _structure_of_example(value, name)
-        self.open(module, arguments, sure=sure, alone=module is not self.model)
+                assumed = ""
+        self.open(module, arguments, sure=sure, alone=not root, assumed="" if root else assumed)
 
-    def open(self, module: nn.Module, arguments: dict[str, Structure], *, sure: bool, alone: bool = False) -> Scope:
+    def open(
+        self,
+        module: nn.Module,
+        arguments: dict[str, Structure],
+        *,
+        sure: bool,
+        alone: bool = False,
+        assumed: str = "",
+    ) -> Scope:
         """Captures one module's forward, called with `arguments`; `alone`: its caller is not known."""
-        scope = Scope(module, self.paths[module][0], sure=sure)
+        scope = Scope(module, self.paths[module][0], sure=sure, assumed=assumed)
         self.scopes[module] = scope
         if self._adopt(module, arguments, sure):
             return self.scopes[module]
@@ -380,6 +430,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             if scope is None or inner is module:
                 continue
             scope.sure = False
+            if scope.bodies and not scope.assumed and self.paths[inner][0] not in self.examples:
+                scope.assumed = next((n for n, s in scope.body.arguments.items() if isinstance(s, Constant)), "")
             if not scope.reason and scope.bodies:
                 try:
                     self._check_all_called(scope, scope.body)
@@ -408,14 +460,14 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def _adopt(self, module: nn.Module, arguments: dict[str, Structure], sure: bool) -> bool:
         """Takes an unchanged scope, and those inside it, over from an earlier capture."""
-        known = self.known.get(module)
+        known = self.known.get(self.originals[module])
         if known is None or known.reason or known.branches or known.sure != sure or known.body.arguments != arguments:
             return False
-        inside = [child for child in module.modules() if child in self.known]
-        if any(self.known[child].reason or self.known[child].branches for child in inside):
+        inside = [(child, self.known.get(self.originals[child])) for child in module.modules()]
+        found = [(child, scope) for child, scope in inside if scope is not None]
+        if any(scope.reason or scope.branches for _, scope in found):
             return False
-        for child in inside:
-            scope = self.known[child]
+        for child, scope in found:
             scope.path = self.paths[child][0]
             self.scopes[child] = scope
             if scope.reached:
@@ -436,7 +488,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         outer: fx.Graph = self.graph
         self.graph: fx.Graph = graph
         self.frames.append(frame)
-        draws = _draws() if self.watch_draws else None
+        draws = _draws() if self.watchful else None
+        states = self._states() if self.watchful else None
         outer_context, self.context = self.context, _context()
         try:
             passed = {name: self._proxies(structure) for name, structure in arguments.items()}
@@ -453,7 +506,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 raise Unfaithful(frame.refused)
             if draws is not None and _drawn_since(draws):
                 raise Unfaithful("draws random numbers in forward")
-            if _state(twin) != before:
+            if _state(twin) != before or (states is not None and self._states() != states):
                 raise Unfaithful("changes the module's own state in forward")
             shape = self._close(frame, result)
         finally:
@@ -464,8 +517,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def _proxies(self, structure: Structure) -> Any:
         match structure:
-            case Placeholder(name):
-                return self.create_proxy("placeholder", name, (), {})
+            case Placeholder(name, tensor):
+                made = self.create_proxy("placeholder", name, (), {})
+                if not tensor:
+                    self.frames[-1].numbers.add(made.node)
+                return made
             case Constant(value):
                 return value
             case Container(kind, items):
@@ -479,7 +535,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
         def fold(value: object, path: tuple[int | str, ...]) -> tuple[object, object]:
             if isinstance(value, fx.Proxy):
-                return value, Slot(path)
+                return value, Slot(path, self.is_tensor(value.node))
             if isinstance(value, tuple) and hasattr(value, "_fields"):
                 parts = [fold(item, (*path, number)) for number, item in enumerate(value)]
                 make: Any = type(value)
@@ -676,7 +732,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             return Slot(())
         scope = self.scopes.get(m)
         if scope is None:
-            scope = self.open(m, arguments, sure=caller.sure)
+            # What takes nothing but values does the same for every call, whatever is assumed about its caller.
+            plain = all(isinstance(structure, Placeholder) for structure in arguments.values())
+            scope = self.open(m, arguments, sure=caller.sure, assumed="" if plain else caller.assumed)
         elif not scope.reason and scope.body.arguments != arguments:
             scope.reason = "called in different ways, with different arguments"
         if scope.reason:
@@ -707,6 +765,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
         def rebuild(part: object, value: fx.Proxy) -> object:
             if isinstance(part, Slot):
+                if not part.tensor:
+                    frame.numbers.add(value.node)
                 return value
             if isinstance(part, tuple | list):
                 items = [rebuild(item, self._item(value, number, frame)) for number, item in enumerate(part)]
@@ -740,6 +800,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def is_tensor(self, node: fx.Node) -> bool:
         """Whether a recorded value is a tensor for certain."""
+        if node in self.frames[-1].numbers:
+            return False
         match node.op:
             case "placeholder" | "get_attr":
                 return node.target != "training"
@@ -767,17 +829,17 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 def capture(
     model: nn.Module,
     known: Mapping[nn.Module, Scope] | None = None,
-    example: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    examples: Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
 ) -> Capture:
     """Captures every forward of `model` once; the model is not changed and none of its layers is run.
 
     Args:
         model: any module, on any device.
         known: scopes of an earlier capture; those whose module is still the same object are not captured again.
-        example: (args, kwargs) of a call, which say which optional parameters of the root are used.
+        examples: (args, kwargs) of one call of each module, which say which optional parameters are used.
 
     """
-    return Capturer(model, known or {}, example).run()
+    return Capturer(model, known or {}, examples or {}).run()
 
 
 def _call(function: Any, module: nn.Module, passed: dict[str, Any], signature: inspect.Signature) -> Any:
@@ -801,7 +863,9 @@ def _call(function: Any, module: nn.Module, passed: dict[str, Any], signature: i
 
 def _structure(value: object, name: str) -> Structure:
     """Argument structure of one value that a captured caller passes."""
-    if isinstance(value, fx.Proxy | torch.Tensor):
+    if isinstance(value, fx.Proxy):
+        return Placeholder(name, isinstance(value, _ScopeProxy) and value.is_tensor())
+    if isinstance(value, torch.Tensor):
         return Placeholder(name)
     if type(value) in (list, tuple):
         items = tuple((n, _structure(item, f"{name}__{n}")) for n, item in enumerate(value))  # type: ignore[arg-type,var-annotated]
@@ -855,6 +919,19 @@ def _state(module: nn.Module) -> dict[str, int]:
     found = {name: id(value) for name, value in module.__dict__.items()}
     for table in (module._parameters, module._buffers, module._modules):
         found.update({f"{id(table)}.{name}": id(value) for name, value in table.items()})
+    return found
+
+
+def _deep_state(module: nn.Module) -> dict[str, object]:
+    """As `_state`, and what stands in the containers and plain objects that a module holds."""
+    found: dict[str, object] = dict(_state(module))
+    for name, value in module.__dict__.items():
+        if isinstance(value, dict):
+            found[f"{name}[]"] = [(key, id(item)) for key, item in value.items()]
+        elif isinstance(value, list | set):
+            found[f"{name}[]"] = [id(item) for item in value]
+        elif is_plain_object(value):
+            found[f"{name}."] = [(key, id(item)) for key, item in vars(value).items()]
     return found
 
 

@@ -139,7 +139,8 @@ def _captured_forward(
     signature = inspect.signature(original)
     parameters = list(signature.parameters.values())[1:]
     plain = len(functions) == 1 and all(
-        recipe.arguments.get(p.name) == Placeholder(p.name)
+        isinstance(given := recipe.arguments.get(p.name), Placeholder)
+        and given.name == p.name
         and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         and p.default is inspect.Parameter.empty
         for p in parameters
@@ -167,6 +168,7 @@ def _checked_forward(
         "_Tensor": torch.Tensor,
         "_sequence": (list, tuple),
         "_mapping": dict,
+        "_others": (bool, str, list, tuple, dict),
     }
     me = next(iter(signature.parameters))
     lines: list[str] = []
@@ -174,8 +176,10 @@ def _checked_forward(
 
     def unpack(structure: Structure, text: str, what: str) -> None:
         match structure:
-            case Placeholder(name):
-                if not recipe.sure:
+            case Placeholder(name, tensor):
+                if not tensor and not recipe.sure:
+                    lines.append(f"if {text} is None or _is({text}, _others): _refuse({what!r}, 'a value', {text})")
+                if tensor and not recipe.sure:
                     lines.append(f"if not _is({text}, _Tensor): _refuse({what!r}, 'a tensor', {text})")
                 if name != text:
                     lines.append(f"{name} = {text}")
@@ -497,8 +501,8 @@ def _unpack_value(packed: tuple[Any, ...], made: Mapping[str, fx.Node]) -> Any:
 
 def _pack_structure(structure: Structure) -> tuple[Any, ...]:
     match structure:
-        case Placeholder(name):
-            return ("placeholder", name)
+        case Placeholder(name, tensor):
+            return ("placeholder", name, tensor)
         case Constant(value):
             return ("constant", _pack_value(value))
         case Container(kind, items):
@@ -507,8 +511,8 @@ def _pack_structure(structure: Structure) -> tuple[Any, ...]:
 
 def _unpack_structure(packed: tuple[Any, ...]) -> Structure:
     match packed:
-        case ("placeholder", name):
-            return Placeholder(_identifier(name))
+        case ("placeholder", name, tensor):
+            return Placeholder(_identifier(name), bool(tensor))
         case ("constant", value):
             return Constant(_unpack_value(value, {}))
         case ("container", "list" | "tuple" | "dict" as kind, items):

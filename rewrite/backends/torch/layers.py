@@ -129,6 +129,17 @@ class Builder:
             if module._buffers.get("running_mean") is not None:
                 module.reset_running_stats()  # type: ignore[operator]
             return
+        try:
+            self._initialise(module, initialiser)
+        except (ValueError, TypeError, RuntimeError) as problem:
+            raise Diagnostic(
+                "RW106",
+                f"`{initialiser.name}` does not fit a weight of `{type(module).__name__}`: {problem}",
+                help="name another initialiser, or select only the layers whose weights it fits",
+            ).error() from problem
+
+    @staticmethod
+    def _initialise(module: nn.Module, initialiser: Initialiser) -> None:
         function = getattr(nn.init, f"{initialiser.name}_")
         with torch.no_grad():
             for key, parameter in module._parameters.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 
 import torch
@@ -35,7 +36,7 @@ def walk(model: nn.Module) -> list[tuple[str, nn.Module]]:
         path, module = stack.pop()
         found.append((path, module))
         prefix = f"{path}." if path else ""
-        stack += [(prefix + name, child) for name, child in reversed(module._modules.items()) if child is not None]
+        stack += [(prefix + name, child) for name, child in reversed([*module._modules.items()]) if child is not None]
     return found
 
 
@@ -58,21 +59,84 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     The copy has tables of its own, so that a child, a parameter or a hook given to it does not reach the original.
     """
     cls = type(module)
-    copy: nn.Module = cls.__new__(cls)
-    state = copy.__dict__
+    twin: nn.Module = cls.__new__(cls)
+    state = twin.__dict__
     state.update(module.__dict__)
+    if state.get("_compiled_call_impl") is not None:
+        state["_compiled_call_impl"] = None  # it is the compiled call of the original
     for name, value in module.__dict__.items():
         if name in _OWNED:
             state[name] = value.copy() if value else type(value)()
         elif type(value) is types.MethodType and value.__self__ is module:
-            state[name] = types.MethodType(value.__func__, copy)
-    return copy
+            state[name] = types.MethodType(value.__func__, twin)
+    return twin
 
 
 def parent_of(path: str) -> tuple[str, str]:
     """`a.b.c` -> (`a.b`, `c`)."""
     head, _, name = path.rpartition(".")
     return head, name
+
+
+def is_plain_object(value: object) -> bool:
+    """Whether a value is an object with attributes of its own that a forward might change: a configuration."""
+    if isinstance(value, nn.Module | torch.Tensor | type | types.FunctionType | types.MethodType | types.ModuleType):
+        return False
+    return isinstance(getattr(value, "__dict__", None), dict)
+
+
+def copy_tree(model: nn.Module, originals: dict[nn.Module, nn.Module]) -> nn.Module:
+    """A shallow copy of every module, with copies of the containers and plain objects that they hold.
+
+    Args:
+        model: the root.
+        originals: filled with copy -> original.
+
+    """
+    copies: dict[nn.Module, nn.Module] = {}
+    objects: dict[int, object] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module in copies:
+            return copies[module]
+        twin = shallow_copy(module)
+        copies[module] = twin
+        originals[twin] = module
+        for name, value in module.__dict__.items():
+            if name not in _OWNED and (isinstance(value, list | dict | set) or is_plain_object(value)):
+                if id(value) not in objects:
+                    try:
+                        objects[id(value)] = copy.copy(value)
+                    except Exception:  # what cannot be copied is shared
+                        objects[id(value)] = value
+                twin.__dict__[name] = objects[id(value)]
+        for name, child in twin._modules.items():
+            if child is not None:
+                twin._modules[name] = visit(child)
+        return twin
+
+    return visit(model)
+
+
+_WRAPPERS = {
+    "torch._dynamo.eval_frame.OptimizedModule": "apply the rules to `model._orig_mod`, and compile the result",
+    "torch.nn.parallel.data_parallel.DataParallel": "apply the rules to `model.module`, and wrap the result",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "apply the rules to `model.module`, and wrap the result",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "apply the rules before sharding",
+    "torch.jit._script.ScriptModule": "apply the rules to the module that was scripted, and script the result",
+    "torch.fx.graph_module.GraphModule": "apply the rules to the module that was traced, and trace the result",
+}
+"""class of a module that runs code which no rule can reach -> what to do instead"""
+
+
+def find_wrapper(model: nn.Module) -> tuple[str, str, str] | None:
+    """(path, class, remedy) of the first module that only wraps or replaces the code of another one."""
+    for path, module in walk(model):
+        for base in type(module).__mro__:
+            remedy = _WRAPPERS.get(f"{base.__module__}.{base.__qualname__}")
+            if remedy is not None:
+                return path, base.__qualname__, remedy
+    return None
 
 
 def separate(model: nn.Module, given: nn.Module) -> nn.Module:
@@ -86,8 +150,7 @@ def separate(model: nn.Module, given: nn.Module) -> nn.Module:
     def visit(module: nn.Module) -> nn.Module:
         if module in copies:
             return copies[module]
-        # a compiled module has no tables of its own that could be copied
-        own = shallow_copy(module) if module in theirs and not isinstance(module, torch.jit.ScriptModule) else module
+        own = shallow_copy(module) if module in theirs else module
         copies[module] = own
         for name, child in own._modules.items():
             if child is not None:

@@ -36,6 +36,7 @@ from rewrite.backends.torch.spellings import (
     qualified,
 )
 from rewrite.graph import Graph, Layer, Node, Operand, Value
+from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, parse_signature
 
 _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn", "nonlinearity", "non_linearity")
@@ -331,7 +332,7 @@ class Flattener:
             name=layer.path if layer is not None else f"{scope.path}.{local}".lstrip("."),
             scope=scope.path,
             local=local,
-            operation=operation.name if operation is not None else None,
+            operation=operation.name if operation is not None and not _is_part(operation, layer, owner) else None,
             spelling=spelling,
             layer=layer,
             inputs=ports,
@@ -342,6 +343,7 @@ class Flattener:
             mode=owner.mode if owner is not None and owner.mode else _only_mode(calls.nodes[local], scope),
             training=layer.training if layer is not None else scope.module.training,
             on_layer=layer is not None and _on_layer(scope),
+            assumed=scope.assumed,
             extended=_is_extended(module),
         )
         self.nodes.append(made)
@@ -396,6 +398,12 @@ class Flattener:
         )
         self.nodes.append(made)
         return made
+
+
+def _is_part(operation: Operation, layer: Layer | None, owner: Node | None) -> bool:
+    """Whether a function is how the layer around it computes: then that layer is the operation, not its function."""
+    outer = OPERATIONS.get(owner.operation) if owner is not None and owner.operation is not None else None
+    return layer is None and outer is not None and outer.family == operation.family is not None
 
 
 def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:
@@ -582,15 +590,28 @@ def flatten(
     """The graph in the model's present mode, the one in the other mode where they differ, and the calls by scope."""
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
+    mentioned = {scope.path: _names_in(scope.module) for scope in capture.scopes.values() if scope.reason}
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
     _agree_on_layers(nodes)
-    graph = Graph(name, nodes, layers, outputs, opaque=opaque)
+    graph = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
         _agree_on_layers(nodes)
-        other = Graph(name, nodes, layers, outputs, opaque=opaque)
+        other = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
     return graph, other, calls
+
+
+def _names_in(module: nn.Module) -> frozenset[str]:
+    """Global and attribute names that the code of a forward uses, functions defined inside it included."""
+    found: set[str] = set()
+    codes = [getattr(inspect.unwrap(type(module).forward), "__code__", None)]
+    while codes:
+        code = codes.pop()
+        if code is not None:
+            found.update(code.co_names)
+            codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return frozenset(found)
 
 
 def _agree_on_layers(nodes: Sequence[Node]) -> None:

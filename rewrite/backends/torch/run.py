@@ -52,7 +52,7 @@ def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tu
     def watch(twin: nn.Module) -> None:
         modules = dict(twin.named_modules(remove_duplicate=False))
         for scope in capture.scopes.values():
-            if not scope.reason:
+            if not scope.reason and scope.sure:  # a guess about arguments is no forward to run
                 modules[scope.path].__dict__["forward"] = _Recorder(scope, modules[scope.path], seen)
         for path, module in modules.items():
             module.register_forward_hook(_layer_hook(path, seen), with_kwargs=True)
@@ -66,6 +66,22 @@ def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tu
         if first is not None:
             _note(types, node.index, ("input",), first)
     return types
+
+
+def observed_arguments(model: nn.Module, example: Example) -> Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What each module is really called with when the example runs: path -> (args, kwargs) of its first call."""
+    seen: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def watch(twin: nn.Module) -> None:
+        for path, module in twin.named_modules():
+
+            def hook(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                seen.setdefault(path, (args, kwargs))
+
+            module.register_forward_pre_hook(hook, with_kwargs=True)
+
+    _forward(model, example, watch, seen.clear)
+    return seen
 
 
 def _note(types: dict[tuple[int, Part], TensorType], index: int, part: Part, value: Any) -> None:

@@ -71,7 +71,8 @@ def keeps_forward(cls: Any) -> bool:
     found = class_operation(cls)
     if found is None or found.module is None:
         return False
-    return cls.forward is resolve(found.module).forward
+    own = cls.__dict__.get("_rewrite_base", cls)  # a rewritten class computes what its base does, and then some
+    return bool(own.forward is resolve(found.module).forward)
 
 
 @functools.cache
@@ -87,6 +88,12 @@ def resolve(dotted: str) -> Any:
 def is_leaf(module: nn.Module) -> bool:
     """Whether a call of `module` is one operation, whose inside no rule looks into."""
     cls: Any = type(module)
+    if module._modules and not keeps_forward(cls) and class_operation(cls) is not None:
+        # A layer of layers, such as a BatchNorm2d that calls its own activation: rules look into it. What an earlier
+        # rewrite hung behind the call is no part of it.
+        recipe = getattr(cls, "_rewrite_recipe", None)
+        around = (*recipe.before, *recipe.after) if recipe is not None else ()
+        return all(name in around for name in module._modules)
     return _is_leaf_class(cls)
 
 
