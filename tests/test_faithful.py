@@ -1,0 +1,268 @@
+"""Forwards that a plain trace gets wrong: each is read right, or left alone with the reason."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rewrite import RewriteError, Rules, apply_rules, get_report
+
+INSERT = Rules("after Conv2d: insert Identity")
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(4, 4, 3, padding=1)
+
+
+class AsksForTypes(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(x, list | tuple):
+            x = x[0]
+        if isinstance(x, torch.Tensor):
+            x = x * 2
+        if hasattr(x, "no_such_attribute"):
+            x = x * 5
+        if torch.is_tensor(x):
+            x = x + 1
+        return self.c(x)
+
+
+class OtherSelf(Base):
+    def forward(me, x: torch.Tensor, *, scale: float = 2.0) -> torch.Tensor:
+        return me.c(x) * scale
+
+
+class BuiltinNames(Base):
+    def forward(self, list: list[torch.Tensor], len: torch.Tensor, dict: object = None) -> torch.Tensor:
+        return self.c(list[0] + list[1]) * len
+
+
+class CallsBuiltinNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = BuiltinNames()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner([x, x], x)
+
+
+class SwallowsExceptions(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.c(x)
+        try:
+            if y.sum() > 1e9:
+                y = y * 0
+        except Exception:
+            y = y * 100
+        return y
+
+
+class Counts(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = {"n": 0}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.state["n"] += 1
+        return torch.relu(self.c(x) + self.state["n"])
+
+
+class NoGrad(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            y = self.c(x)
+        return y + x
+
+
+class Draws(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(x) + (1.0 if torch.rand(1).item() >= 0 else 0.0)
+
+
+class AugmentedAlias(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.c(x)
+        z = y
+        z += 1
+        return y
+
+
+class ItemAssignment(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.c(x)
+        y[:, 0] = 5
+        return y
+
+
+class BatchNormWithActivation(nn.BatchNorm2d):
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(super().forward(x))
+
+
+class LayerOfLayers(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = BatchNormWithActivation()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.c(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        AsksForTypes,
+        OtherSelf,
+        CallsBuiltinNames,
+        SwallowsExceptions,
+        Counts,
+        NoGrad,
+        Draws,
+        AugmentedAlias,
+        ItemAssignment,
+        LayerOfLayers,
+    ],
+)
+def test_an_identity_changes_nothing(make: Callable[[], nn.Module]) -> None:
+    model, twin = make().eval(), None
+    twin = copy.deepcopy(model)
+    x = torch.randn(1, 4, 5, 5)
+    result = apply_rules(model, INSERT)
+    assert len(get_report(result).clauses[0].sites) == 1
+    for _ in range(2):  # what counts its calls must go on counting
+        assert torch.equal(result(x.clone()), twin(x.clone()))
+    found = [m for m in result.modules() if type(m) is nn.Identity]
+    runs = []
+    found[0].register_forward_hook(lambda *_: runs.append(1))
+    result(x)
+    assert runs == [1]
+
+
+def test_reading_a_model_leaves_it_as_it_was() -> None:
+    class Hooks(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[object] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.append(1)
+            self.c.register_forward_hook(lambda *_: None)
+            self.c.scale = 2
+            return self.c(x)
+
+    model = Hooks()
+    apply_rules(model, INSERT)
+    assert model.seen == []
+    assert not model.c._forward_hooks
+    assert not hasattr(model.c, "scale")
+
+
+def test_an_activation_inside_a_normalisation_layer_is_a_site() -> None:
+    model = LayerOfLayers().eval()
+    result = apply_rules(model, Rules("after ReLU: insert Dropout(0.5)\nafter norm: insert Identity"))
+    paths = [[site.path for site in clause.sites] for clause in get_report(result).clauses]
+    assert paths == [["bn.act"], ["bn"]]
+
+
+def test_one_stateless_layer_under_several_names_is_cloned_for_the_matched_call() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            act = nn.ReLU()
+            self.a = nn.Sequential(nn.Conv2d(4, 4, 1), act)
+            self.b = nn.Sequential(nn.Conv2d(4, 4, 1), act)
+            self.act = act
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(self.b(self.a(x)))
+
+    result = apply_rules(Shared(), Rules("replace first ReLU with GELU"))
+    assert [type(m).__name__ for m in (result.a[1], result.b[1], result.act)] == ["GELU", "ReLU", "ReLU"]
+
+
+def test_a_forward_read_without_knowing_its_calls_is_no_ground_for_an_edit() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            y = F.relu(self.f(x))
+            return y if mask is None else y * mask
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 1e9:
+                x = x * 0
+            return self.block(x, mask=x > 0)
+
+    model, x = Net().eval(), torch.randn(2, 4)
+    with pytest.raises(RewriteError) as caught:
+        apply_rules(model, Rules("after ReLU: insert Identity"))
+    assert caught.value.code == "RW206"
+    result = apply_rules(model, Rules("after ReLU: insert Identity"), example_inputs=x)
+    assert torch.equal(result(x), model(x))
+    # At a layer nothing has to be known about the forward.
+    assert torch.equal(apply_rules(model, Rules("after Linear: insert Identity"))(x), model(x))
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, torch.jit.script, torch.fx.symbolic_trace, nn.DataParallel])
+@pytest.mark.filterwarnings("ignore")
+def test_what_no_rule_can_reach_is_refused_with_the_remedy(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    with pytest.raises(RewriteError) as caught:
+        apply_rules(wrap(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())), INSERT)
+    assert caught.value.code == "RW504"
+    assert "apply the rules" in caught.value.diagnostics[0].help
+
+
+def test_functions_that_are_not_seen_are_warned_about() -> None:
+    class Opaque(Base):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                x = F.relu(x)
+            return self.c(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.ReLU(), Opaque()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x))
+
+    report = get_report(apply_rules(Net(), Rules("after ReLU: insert Identity")))
+    assert [warning.code for warning in report.warnings] == ["RW405"]
+    assert "`relu` in the forward of `b`" in report.warnings[0].message
+
+
+def test_a_compiled_call_is_not_kept() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+    model.compile(backend="eager")
+    x = torch.randn(1, 4, 3, 3)
+    assert not torch.equal(apply_rules(model, Rules("after Conv2d: insert Tanh"))(x), model(x))
+
+
+@pytest.mark.parametrize("make", [OtherSelf, CallsBuiltinNames, LayerOfLayers])
+def test_the_result_lives_on(make: Callable[[], nn.Module]) -> None:
+    model, x = make().eval(), torch.randn(1, 4, 5, 5)
+    result = apply_rules(model, Rules("after Conv2d: insert Identity"))
+    wanted = model(x)
+    assert torch.equal(copy.deepcopy(result)(x), wanted)
+    assert torch.equal(pickle.loads(pickle.dumps(result))(x), wanted)
+    assert torch.equal(torch.compile(result, backend="eager", fullgraph=True)(x), wanted)
