@@ -306,8 +306,9 @@ class Flattener:
         if node.op == "call_method" and target in _SIZES:
             return _SCALAR
         sources = node.all_input_nodes
-        if sources and all(env[source] is _SCALAR for source in sources):
-            return _SCALAR
+        of_python = getattr(target, "__module__", "") in ("_operator", "math", "builtins")
+        if sources and all(env[source] is _SCALAR for source in sources) and (of_python or node.op == "call_method"):
+            return _SCALAR  # arithmetic of sizes; a function of torch makes a tensor of them
         return Value(self._add(node, scope, calls, env, owner, layer=None, module=None))
 
     def _add(
