@@ -266,3 +266,30 @@ def test_the_result_lives_on(make: Callable[[], nn.Module]) -> None:
     assert torch.equal(copy.deepcopy(result)(x), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(result))(x), wanted)
     assert torch.equal(torch.compile(result, backend="eager", fullgraph=True)(x), wanted)
+
+
+class BoundMethods(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.finish = self._finish
+        self.c.register_forward_hook(self.note)
+
+    def note(self, *_: object) -> None:
+        self.calls += 1
+
+    def _finish(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.finish(self.c(x))
+
+
+def test_bound_methods_belong_to_the_result() -> None:
+    model, x = BoundMethods().eval(), torch.randn(1, 4, 5, 5)
+    result = apply_rules(model, Rules("after Conv2d: insert Identity"))
+    wanted = model(x)
+    assert torch.equal(result(x), wanted)
+    assert (model.calls, result.calls) == (1, 1)
+    assert torch.equal(pickle.loads(pickle.dumps(result))(x), wanted)
+    assert torch.equal(copy.deepcopy(result)(x), wanted)

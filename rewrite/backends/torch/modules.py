@@ -118,6 +118,25 @@ def copy_tree(model: nn.Module, originals: dict[nn.Module, nn.Module]) -> nn.Mod
     return visit(model)
 
 
+def _rebind(model: nn.Module, given: nn.Module) -> None:
+    """Hooks and attributes that are methods of a module of `given` become those of its counterpart in `model`."""
+    ours = dict(walk(model))
+    twins = {module: ours[path] for path, module in walk(given) if path in ours}
+
+    def rebound(value: object) -> object:
+        if type(value) is types.MethodType and value.__self__ in twins:
+            return types.MethodType(value.__func__, twins[value.__self__])
+        return value
+
+    for module in ours.values():
+        for name, value in module.__dict__.items():
+            if name in _OWNED and name.endswith("_hooks") and value:
+                for key, hook in value.items():
+                    value[key] = rebound(hook)
+            elif type(value) is types.MethodType:
+                module.__dict__[name] = rebound(value)
+
+
 _WRAPPERS = {
     "torch._dynamo.eval_frame.OptimizedModule": "apply the rules to `model._orig_mod`, and compile the result",
     "torch.nn.parallel.data_parallel.DataParallel": "apply the rules to `model.module`, and wrap the result",
@@ -157,4 +176,6 @@ def separate(model: nn.Module, given: nn.Module) -> nn.Module:
                 own._modules[name] = visit(child)
         return own
 
-    return visit(model)
+    result = visit(model)
+    _rebind(result, given)
+    return result
