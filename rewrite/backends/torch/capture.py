@@ -14,10 +14,7 @@ import collections
 import contextlib
 import inspect
 import operator
-import random
-import sys
 import traceback
-import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -25,180 +22,37 @@ from typing import Any, NoReturn
 import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.modules import all_paths, copy_tree, is_plain_object, is_sequential, shallow_copy
-from rewrite.backends.torch.spellings import class_operation, is_leaf, returns_view
+from rewrite.backends.torch.in_place import order_in_place
+from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
+from rewrite.backends.torch.proxies import (
+    ScopeProxy,
+    TrainingFlag,
+    model_is_tensor,
+    model_isinstance,
+    structure_of,
+    structure_of_example,
+    traced_class,
+)
+from rewrite.backends.torch.scopes import (
+    SIMPLE,
+    Body,
+    Capture,
+    Constant,
+    Container,
+    Placeholder,
+    Scope,
+    Slot,
+    Structure,
+    Unfaithful,
+    call_forward,
+    forward_signature,
+)
+from rewrite.backends.torch.spellings import class_operation, is_leaf
+from rewrite.backends.torch.watching import context, deep_state, drawn_since, draws_now, kept_generators, state_of
 
-_SIMPLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
-_ATOMS = frozenset(_SIMPLE)
+_ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
 """methods of a tensor that return something else"""
-_IN_PLACE = {
-    getattr(operator, name)
-    for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul")
-}
-
-
-class Unfaithful(Exception):
-    """A graph of this forward would not mean what the forward means."""
-
-
-@dataclass(frozen=True)
-class Placeholder:
-    """Leaf of an argument structure: a value that the caller supplies; `name` is that of its fx placeholder."""
-
-    name: str
-    tensor: bool = True
-    """False for a value that may be a number, such as a size"""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """Leaf of an argument structure: a plain value that the capture took for granted."""
-
-    value: object
-
-
-@dataclass(frozen=True)
-class Container:
-    """Inner node of an argument structure: list, tuple or dict of further structures."""
-
-    kind: type
-    items: tuple[tuple[object, Structure], ...]
-    """(position or key, what stands there)"""
-
-
-Structure = Placeholder | Constant | Container
-
-
-@dataclass
-class Body:
-    """One captured forward."""
-
-    graph: fx.Graph
-    arguments: dict[str, Structure]
-    """parameter of `forward` -> what was passed for it"""
-    result: object
-    """what it returns: nested containers with `Slot` leaves for values and constants as they are"""
-    children: dict[fx.Node, nn.Module]
-    """module calls in the graph"""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Leaf of a result: the n-th value that a call returns."""
-
-    path: tuple[int | str, ...]
-    tensor: bool = True
-    """False for a value that may be a number, such as a size"""
-
-
-@dataclass
-class Scope:
-    """One module's forward."""
-
-    module: nn.Module
-    path: str
-    sure: bool = True
-    """nothing was assumed about the arguments beyond what the captured caller fixes"""
-    assumed: str = ""
-    """the argument that was taken to have its default although nobody knows how the module is called"""
-    bodies: dict[str, Body] = field(default_factory=dict)
-    """`""`: one graph for both modes; else `train` and `eval`"""
-    reason: str = ""
-    """why the forward could not be captured; empty: it could"""
-    reached: bool = False
-    """a Sequential that others index, iterate or measure, so its entries may not shift"""
-    branches: bool = False
-    """the forward asks `self.training` in Python"""
-    current: str = ""
-    """which mode of the bodies is the module's present one"""
-
-    @property
-    def kind(self) -> str:
-        """`opaque`, `list` or `graph`."""
-        if self.reason:
-            return "opaque"
-        return "list" if is_sequential(self.module) and not self.reached else "graph"
-
-    @property
-    def body(self) -> Body:
-        """The forward in the module's present mode."""
-        return self.bodies[self.current]
-
-
-@dataclass
-class Capture:
-    """Every scope of a model."""
-
-    root: nn.Module
-    paths: dict[nn.Module, tuple[str, ...]]
-    """module -> all paths it is reached by, the first one its name"""
-    scopes: dict[nn.Module, Scope]
-    read_only: dict[str, str]
-    """path of a layer whose tensors are read without calling it -> path of the module that reads them"""
-
-
-class _TrainingFlag(fx.Proxy):
-    """`self.training` during a capture: a value in the graph until Python wants to know it."""
-
-    def __bool__(self) -> bool:
-        return self.tracer.branch_on_training()  # type: ignore[attr-defined,no-any-return]
-
-
-class _ScopeProxy(fx.Proxy):
-    """A value during a capture.
-
-    Augmented assignment stays in place, as it is in eager code. Code of the model that asks what the value is gets the
-    answer that a tensor gives (`_model_isinstance`); where it is not known to be one, the capture is refused. It may
-    not claim so by its `__class__`: torch's own code in C would take it for a tensor and read memory that is not there.
-    """
-
-    tracer: Any
-
-    def is_tensor(self) -> bool:
-        """Whether the value is a tensor for certain: not a size, nor what an opaque forward returns."""
-        return bool(self.tracer.is_tensor(self.node))
-
-    def __getattr__(self, k: str) -> Any:
-        if not hasattr(torch.Tensor, k) and self.is_tensor() and _asks_as_model(sys._getframe(1)):
-            raise AttributeError(f"'Tensor' object has no attribute {k!r}")
-        return super().__getattr__(k)
-
-    def _to_number(self, *_: object) -> Any:
-        self.tracer.refuse("a Python number is made of a value of the data")
-
-    __int__ = __float__ = __index__ = __len__ = __complex__ = __round__ = _to_number
-
-
-def _model_isinstance(value: object, kinds: Any) -> bool:
-    """`isinstance` as the model's code calls it during a capture."""
-    if type(value) is not _ScopeProxy:
-        return isinstance(value, kinds)
-    if not value.is_tensor():
-        value.tracer.refuse("asks for the type of a value that is not known to be a tensor")
-    return issubclass(torch.Tensor, kinds)
-
-
-def _model_is_tensor(value: object) -> bool:
-    """`torch.is_tensor` during a capture."""
-    return _model_isinstance(value, torch.Tensor)
-
-
-def _asks_as_model(frame: types.FrameType) -> bool:
-    """Whether a question about a value comes from the model's code and not from the tracer's."""
-    name = str(frame.f_globals.get("__name__", ""))
-    return not name.startswith(("torch.fx", "torch.utils", "torch._", "torch.overrides", "rewrite.", "inspect", "copy"))
-
-
-def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
-    def record(self: fx.Proxy, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return record
-
-
-for _function in _IN_PLACE:
-    setattr(_ScopeProxy, f"__{_function.__name__}__", _in_place_operator(_function))
 
 
 @dataclass
@@ -221,47 +75,6 @@ class _Frame:
     """paths of layers whose tensors are read without calling them"""
     refused: str = ""
     """why the capture is refused, should the model's code swallow the exception"""
-
-
-def _context() -> tuple[object, ...]:
-    """What a `with` block around some lines of a forward would change, and a graph would lose."""
-    return (
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cpu"),
-        torch.is_autocast_enabled("cuda"),
-        torch._C._autograd._top_saved_tensors_default_hooks(True) is not None,
-    )
-
-
-_traced_classes: dict[type[nn.Module], type[nn.Module]] = {}
-
-
-def _traced_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """A subclass whose `training` is recorded instead of read; used for the copies that captures run on."""
-    if cls not in _traced_classes:
-
-        def get(self: nn.Module) -> object:
-            return self.__dict__["_rewrite_capturer"].training_flag(self)
-
-        def put(self: nn.Module, value: object) -> None:
-            raise Unfaithful("sets `self.training` in forward")
-
-        _traced_classes[cls] = type(
-            cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__}
-        )
-    return _traced_classes[cls]
-
-
-_signatures: dict[object, inspect.Signature] = {}
-
-
-def forward_signature(module: nn.Module) -> inspect.Signature:
-    """Signature of the class's forward, `self` included; cached by function."""
-    function = type(module).forward
-    if function not in _signatures:
-        _signatures[function] = inspect.signature(function)
-    return _signatures[function]
 
 
 class Capturer(fx.Tracer):  # type: ignore[misc]
@@ -300,10 +113,10 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.open_alone(self.model)
             self.complete_modes()
 
-        with _kept_generators(), _watched_sequentials(self), self._answering():
-            draws, states = _draws(), self._states()
+        with kept_generators(), _watched_sequentials(self), self._answering():
+            draws, states = draws_now(), self._states()
             self.trace(entry)
-            if _drawn_since(draws) or self._states() != states:  # some forward draws or keeps count: find out which
+            if drawn_since(draws) or self._states() != states:  # some forward draws or keeps count: find out which
                 self.watchful = True
                 self._stand_in()
                 self.scopes, self.read_only, self.reached = {}, {}, set()
@@ -321,7 +134,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def _states(self) -> dict[int, object]:
         """What forwards could change in any module: attributes, and one level into containers and plain objects."""
-        return {number: _deep_state(module) for number, module in enumerate(self.paths)}
+        return {number: deep_state(module) for number, module in enumerate(self.paths)}
 
     def _of_the_given(self) -> Capture:
         """The capture in terms of the given model's modules."""
@@ -345,7 +158,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     def _answering(self) -> Iterator[None]:
         """Afterwards the modules that forwards live in have Python's own `isinstance` again."""
         plain = torch.is_tensor
-        torch.is_tensor = _model_is_tensor  # type: ignore[assignment]
+        torch.is_tensor = model_is_tensor  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -357,7 +170,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     def _answer_in(self, function: Any) -> None:
         space = getattr(inspect.unwrap(function), "__globals__", None)
         if space is not None and "isinstance" not in space:
-            space["isinstance"] = _model_isinstance
+            space["isinstance"] = model_isinstance
             self.answering.append(space)
 
     def open_alone(self, module: nn.Module) -> None:
@@ -390,7 +203,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 bound = signature.bind(None, *example[0], **example[1])
                 bound.apply_defaults()
                 for name, value in list(bound.arguments.items())[1:]:
-                    arguments[name] = _structure_of_example(value, name)
+                    arguments[name] = structure_of_example(value, name)
                 assumed = ""
         self.open(module, arguments, sure=sure, alone=not root, assumed="" if root else assumed)
 
@@ -483,14 +296,14 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         twin = shallow_copy(module)
         twin.__dict__.pop("training", None)
         twin.__dict__["_rewrite_capturer"] = self
-        before = _state(twin)
+        before = state_of(twin)
         frame = _Frame(scope, graph, twin, training)
         outer: fx.Graph = self.graph
         self.graph: fx.Graph = graph
         self.frames.append(frame)
-        draws = _draws() if self.watchful else None
+        draws = draws_now() if self.watchful else None
         states = self._states() if self.watchful else None
-        outer_context, self.context = self.context, _context()
+        outer_context, self.context = self.context, context()
         try:
             passed = {name: self._proxies(structure) for name, structure in arguments.items()}
             if is_sequential(module):
@@ -499,14 +312,14 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                     value = child(value)  # type: ignore[misc]
                 result = value
             else:
-                twin.__class__ = _traced_class(type(module))
+                twin.__class__ = traced_class(type(module))
                 self._answer_in(type(module).forward)
-                result = _call(type(module).forward, twin, passed, forward_signature(module))
+                result = call_forward(type(module).forward, twin, passed, forward_signature(module))
             if frame.refused:
                 raise Unfaithful(frame.refused)
-            if draws is not None and _drawn_since(draws):
+            if draws is not None and drawn_since(draws):
                 raise Unfaithful("draws random numbers in forward")
-            if _state(twin) != before or (states is not None and self._states() != states):
+            if state_of(twin) != before or (states is not None and self._states() != states):
                 raise Unfaithful("changes the module's own state in forward")
             shape = self._close(frame, result)
         finally:
@@ -555,7 +368,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 return made, shape
             if isinstance(value, nn.Parameter | torch.Tensor):
                 return value, Slot(path)
-            if isinstance(value, _SIMPLE):
+            if isinstance(value, SIMPLE):
                 return value, value
             raise Unfaithful(f"returns a {type(value).__module__}.{type(value).__qualname__}")
 
@@ -564,7 +377,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         for node in reversed(frame.unpacked):
             if not node.users:
                 frame.graph.erase_node(node)
-        _order_in_place(frame.graph, frame.children)
+        order_in_place(frame.graph, frame.children)
         return shape
 
     # ---- both modes
@@ -612,13 +425,13 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if "training" not in frame.attributes:
             node = self.create_node("get_attr", "training", (), {})
             frame.unpacked.append(node)
-            frame.attributes["training"] = _TrainingFlag(node, self)
+            frame.attributes["training"] = TrainingFlag(node, self)
         return frame.attributes["training"]
 
     # ---- hooks of fx
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _ScopeProxy(node, self)
+        return ScopeProxy(node, self)
 
     def create_node(
         self,
@@ -631,7 +444,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     ) -> fx.Node:
         node = self.graph.create_node(kind, target, args, kwargs, name, type_expr)
         if self.frames:
-            if _context() != self.context:
+            if context() != self.context:
                 self.refuse("a `with` block (no_grad, autocast, checkpoint or the like) around some of its lines")
             graph = self.graph
             for source in node._input_nodes:
@@ -723,7 +536,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         try:
             bound = forward_signature(m).bind(None, *args, **kwargs)
             bound.apply_defaults()
-            arguments = {n: _structure(v, n) for n, v in list(bound.arguments.items())[1:]}
+            arguments = {n: structure_of(v, n) for n, v in list(bound.arguments.items())[1:]}
         except Exception as problem:
             if m not in self.scopes:
                 self.scopes[m] = Scope(m, self.paths[m][0], reason=_describe(problem))
@@ -840,155 +653,6 @@ def capture(
 
     """
     return Capturer(model, known or {}, examples or {}).run()
-
-
-def _call(function: Any, module: nn.Module, passed: dict[str, Any], signature: inspect.Signature) -> Any:
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for parameter in list(signature.parameters.values())[1:]:
-        if parameter.name not in passed:
-            continue
-        value = passed[parameter.name]
-        match parameter.kind:
-            case inspect.Parameter.VAR_POSITIONAL:
-                positional += value
-            case inspect.Parameter.VAR_KEYWORD:
-                keywords.update(value)
-            case inspect.Parameter.KEYWORD_ONLY:
-                keywords[parameter.name] = value
-            case _:
-                positional.append(value)
-    return function(module, *positional, **keywords)
-
-
-def _structure(value: object, name: str) -> Structure:
-    """Argument structure of one value that a captured caller passes."""
-    if isinstance(value, fx.Proxy):
-        return Placeholder(name, isinstance(value, _ScopeProxy) and value.is_tensor())
-    if isinstance(value, torch.Tensor):
-        return Placeholder(name)
-    if type(value) in (list, tuple):
-        items = tuple((n, _structure(item, f"{name}__{n}")) for n, item in enumerate(value))  # type: ignore[arg-type,var-annotated]
-        return Container(type(value), items)
-    if type(value) is dict:
-        if not all(isinstance(key, str) and key.isidentifier() for key in value):
-            raise Unfaithful("is called with a dictionary whose keys are not names")
-        return Container(dict, tuple((key, _structure(item, f"{name}__{key}")) for key, item in value.items()))
-    if isinstance(value, _SIMPLE):
-        return Constant(value)
-    raise Unfaithful(f"is called with a {type(value).__module__}.{type(value).__qualname__}")
-
-
-def _structure_of_example(value: object, name: str) -> Structure:
-    try:
-        return _structure(value, name)
-    except Unfaithful:
-        return Constant(value)
-
-
-def _draws() -> tuple[object, ...]:
-    """The state of the random generators that a forward can draw from unseen."""
-    numpy: Any = sys.modules.get("numpy")
-    state = numpy.random.get_state() if numpy is not None else ()
-    plain = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in state)
-    return torch.default_generator.get_state(), random.getstate(), plain
-
-
-def _drawn_since(before: tuple[Any, ...]) -> bool:
-    """Whether anything was drawn after `before` was taken."""
-    now: tuple[Any, ...] = _draws()
-    return before[1:] != now[1:] or not torch.equal(before[0], now[0])
-
-
-@contextlib.contextmanager
-def _kept_generators() -> Iterator[None]:
-    """Leaves the generators as they were, whatever the forwards draw."""
-    numpy: Any = sys.modules.get("numpy")
-    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state() if numpy is not None else None
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        if numpy is not None:
-            numpy.random.set_state(states[2])
-
-
-def _state(module: nn.Module) -> dict[str, int]:
-    """Identity of everything that a forward could set on its module."""
-    found = {name: id(value) for name, value in module.__dict__.items()}
-    for table in (module._parameters, module._buffers, module._modules):
-        found.update({f"{id(table)}.{name}": id(value) for name, value in table.items()})
-    return found
-
-
-def _deep_state(module: nn.Module) -> dict[str, object]:
-    """As `_state`, and what stands in the containers and plain objects that a module holds."""
-    found: dict[str, object] = dict(_state(module))
-    for name, value in module.__dict__.items():
-        if isinstance(value, dict):
-            found[f"{name}[]"] = [(key, id(item)) for key, item in value.items()]
-        elif isinstance(value, list | set):
-            found[f"{name}[]"] = [id(item) for item in value]
-        elif is_plain_object(value):
-            found[f"{name}."] = [(key, id(item)) for key, item in vars(value).items()]
-    return found
-
-
-def _order_in_place(graph: fx.Graph, children: dict[fx.Node, nn.Module]) -> None:
-    """Makes later readers of a value that was overwritten in place read the result of the operation that did it.
-
-    Both are the same tensor, so nothing changes; but now an insertion behind that operation reaches all its readers,
-    and `self.relu(y); return y` no longer looks as if the result were unused.
-    """
-    places: dict[fx.Node, int] | None = None
-    for node in list(graph.nodes):
-        if not _overwrites(node, children):
-            continue
-        operand = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
-        if not isinstance(operand, fx.Node):
-            continue
-        base = operand
-        while base.op in ("call_function", "call_method") and returns_view(base) and isinstance(base.args[0], fx.Node):
-            base = base.args[0]
-        if base is operand and len(operand.users) == 1:
-            continue
-        if places is None:
-            places = {item: number for number, item in enumerate(graph.nodes)}
-        if base is not operand:
-            if any(places[user] > places[node] for user in base.users):
-                raise Unfaithful("overwrites a view of a value that is read again")
-            continue
-        for user in list(operand.users):
-            if places[user] > places[node]:
-                user.replace_input_with(operand, node)
-
-
-def _overwrites(node: fx.Node, children: dict[fx.Node, nn.Module]) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(children.get(node), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-        return name.endswith("_") and not name.endswith("__")
-    if node.op == "call_function":
-        if node.target in _IN_PLACE or node.kwargs.get("inplace") is True:
-            return True
-        name = getattr(node.target, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
-            return True
-        return _inplace_argument(node)
-    return False
-
-
-def _inplace_argument(node: fx.Node) -> bool:
-    """Whether a call such as `F.relu(y, True)` passes `inplace` by position."""
-    if not isinstance(node.target, types.FunctionType) or True not in node.args:
-        return False
-    try:
-        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-    except (TypeError, ValueError):
-        return False
-    return bound.arguments.get("inplace") is True
 
 
 def _describe(problem: BaseException) -> str:

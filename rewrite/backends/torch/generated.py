@@ -25,7 +25,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import inplace_methods, magic_methods
 
-from rewrite.backends.torch.capture import Constant, Container, Placeholder, Structure
+from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Structure
 from rewrite.errors import Diagnostic
 
 _PART = re.compile(r"[A-Za-z0-9_-]{1,200}")

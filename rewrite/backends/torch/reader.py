@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.capture import (
+from rewrite.backends.torch.generated import recipe_of
+from rewrite.backends.torch.modules import is_sequential, walk
+from rewrite.backends.torch.scopes import (
     Body,
     Capture,
     Constant,
@@ -24,8 +26,6 @@ from rewrite.backends.torch.capture import (
     Structure,
     forward_signature,
 )
-from rewrite.backends.torch.generated import recipe_of
-from rewrite.backends.torch.modules import is_sequential, walk
 from rewrite.backends.torch.spellings import (
     call_parameters,
     class_operation,

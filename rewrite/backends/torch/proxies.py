@@ -1,0 +1,127 @@
+"""The values that stand for tensors while a forward is captured, and what the model's code learns of them."""
+
+from __future__ import annotations
+
+import operator
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from rewrite.backends.torch.scopes import SIMPLE, Constant, Container, Placeholder, Structure, Unfaithful
+
+IN_PLACE = {
+    getattr(operator, name)
+    for name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul")
+}
+"""augmented assignments"""
+
+
+class TrainingFlag(fx.Proxy):
+    """`self.training` during a capture: a value in the graph until Python wants to know it."""
+
+    def __bool__(self) -> bool:
+        return self.tracer.branch_on_training()  # type: ignore[attr-defined,no-any-return]
+
+
+class ScopeProxy(fx.Proxy):
+    """A value during a capture.
+
+    Augmented assignment stays in place, as it is in eager code. Code of the model that asks what the value is gets the
+    answer that a tensor gives (`model_isinstance`); where it is not known to be one, the capture is refused. It may
+    not claim so by its `__class__`: torch's own code in C would take it for a tensor and read memory that is not there.
+    """
+
+    tracer: Any
+
+    def is_tensor(self) -> bool:
+        """Whether the value is a tensor for certain: not a size, nor what an opaque forward returns."""
+        return bool(self.tracer.is_tensor(self.node))
+
+    def __getattr__(self, k: str) -> Any:
+        if not hasattr(torch.Tensor, k) and self.is_tensor() and _asks_as_model(sys._getframe(1)):
+            raise AttributeError(f"'Tensor' object has no attribute {k!r}")
+        return super().__getattr__(k)
+
+    def _to_number(self, *_: object) -> Any:
+        self.tracer.refuse("a Python number is made of a value of the data")
+
+    __int__ = __float__ = __index__ = __len__ = __complex__ = __round__ = _to_number
+
+
+def model_isinstance(value: object, kinds: Any) -> bool:
+    """`isinstance` as the model's code calls it during a capture."""
+    if type(value) is not ScopeProxy:
+        return isinstance(value, kinds)
+    if not value.is_tensor():
+        value.tracer.refuse("asks for the type of a value that is not known to be a tensor")
+    return issubclass(torch.Tensor, kinds)
+
+
+def model_is_tensor(value: object) -> bool:
+    """`torch.is_tensor` during a capture."""
+    return model_isinstance(value, torch.Tensor)
+
+
+def _asks_as_model(frame: types.FrameType) -> bool:
+    """Whether a question about a value comes from the model's code and not from the tracer's."""
+    name = str(frame.f_globals.get("__name__", ""))
+    return not name.startswith(("torch.fx", "torch.utils", "torch._", "torch.overrides", "rewrite.", "inspect", "copy"))
+
+
+def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    def record(self: fx.Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return record
+
+
+for _function in IN_PLACE:
+    setattr(ScopeProxy, f"__{_function.__name__}__", _in_place_operator(_function))
+
+
+_traced_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def traced_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """A subclass whose `training` is recorded instead of read; used for the copies that captures run on."""
+    if cls not in _traced_classes:
+
+        def get(self: nn.Module) -> object:
+            return self.__dict__["_rewrite_capturer"].training_flag(self)
+
+        def put(self: nn.Module, value: object) -> None:
+            raise Unfaithful("sets `self.training` in forward")
+
+        _traced_classes[cls] = type(
+            cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__}
+        )
+    return _traced_classes[cls]
+
+
+def structure_of(value: object, name: str) -> Structure:
+    """Argument structure of one value that a captured caller passes."""
+    if isinstance(value, fx.Proxy):
+        return Placeholder(name, isinstance(value, ScopeProxy) and value.is_tensor())
+    if isinstance(value, torch.Tensor):
+        return Placeholder(name)
+    if type(value) in (list, tuple):
+        items = tuple((n, structure_of(item, f"{name}__{n}")) for n, item in enumerate(value))  # type: ignore[arg-type,var-annotated]
+        return Container(type(value), items)
+    if type(value) is dict:
+        if not all(isinstance(key, str) and key.isidentifier() for key in value):
+            raise Unfaithful("is called with a dictionary whose keys are not names")
+        return Container(dict, tuple((key, structure_of(item, f"{name}__{key}")) for key, item in value.items()))
+    if isinstance(value, SIMPLE):
+        return Constant(value)
+    raise Unfaithful(f"is called with a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def structure_of_example(value: object, name: str) -> Structure:
+    try:
+        return structure_of(value, name)
+    except Unfaithful:
+        return Constant(value)
