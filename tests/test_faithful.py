@@ -293,3 +293,18 @@ def test_bound_methods_belong_to_the_result() -> None:
     assert (model.calls, result.calls) == (1, 1)
     assert torch.equal(pickle.loads(pickle.dumps(result))(x), wanted)
     assert torch.equal(copy.deepcopy(result)(x), wanted)
+
+
+@pytest.mark.parametrize("make", [Counts, Draws])
+def test_only_the_forward_that_does_it_is_blamed(make: Callable[[], nn.Module]) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = make()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(self.inner(x) + x)
+
+    result = apply_rules(nn.Sequential(Around(), Around()), Rules("before add@1: insert Identity"))
+    assert len(get_report(result).clauses[0].sites) == 2
+    assert [path for path, _ in get_report(result).scopes] == ["0.inner", "1.inner"]

@@ -48,7 +48,7 @@ from rewrite.backends.torch.scopes import (
     forward_signature,
 )
 from rewrite.backends.torch.spellings import class_operation, is_leaf
-from rewrite.backends.torch.watching import context, deep_state, drawn_since, draws_now, kept_generators, state_of
+from rewrite.backends.torch.watching import context, deep_state, drawn_since, draws_now, restore_generators, state_of
 
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
@@ -101,6 +101,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self._stand_in()
         self.answering: list[dict[str, Any]] = []
         """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
+        self.blamed: set[tuple[int, str]] = set()
+        """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
         """whether to tell which forward draws random numbers or changes what others see; only when one does"""
 
@@ -113,14 +115,19 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.open_alone(self.model)
             self.complete_modes()
 
-        with kept_generators(), _watched_sequentials(self), self._answering():
+        with _watched_sequentials(self), self._answering():
             draws, states = draws_now(), self._states()
-            self.trace(entry)
-            if drawn_since(draws) or self._states() != states:  # some forward draws or keeps count: find out which
-                self.watchful = True
-                self._stand_in()
-                self.scopes, self.read_only, self.reached = {}, {}, set()
+            try:
                 self.trace(entry)
+                drew = drawn_since(draws)
+                if drew or self._states() != states:  # some forward draws or keeps count: find out which
+                    restore_generators(draws)
+                    self.watchful = True
+                    self._stand_in()
+                    self.scopes, self.read_only, self.reached = {}, {}, set()
+                    self.trace(entry)
+            finally:
+                restore_generators(draws)
         for module in self.reached:
             if module in self.scopes:
                 self.scopes[module].reached = True
@@ -132,7 +139,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.model = copy_tree(self.given, self.originals)
         self.paths = all_paths(self.model)
 
-    def _states(self) -> dict[int, object]:
+    def _states(self) -> dict[int, dict[str, object]]:
         """What forwards could change in any module: attributes, and one level into containers and plain objects."""
         return {number: deep_state(module) for number, module in enumerate(self.paths)}
 
@@ -318,8 +325,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             if frame.refused:
                 raise Unfaithful(frame.refused)
             if draws is not None and drawn_since(draws):
+                restore_generators(draws)  # so that no forward around this one is blamed for it
                 raise Unfaithful("draws random numbers in forward")
-            if state_of(twin) != before or (states is not None and self._states() != states):
+            changed = _changed(states, self._states()) - self.blamed if states is not None else set()
+            self.blamed |= changed
+            if state_of(twin) != before or changed:
                 raise Unfaithful("changes the module's own state in forward")
             shape = self._close(frame, result)
         finally:
@@ -653,6 +663,17 @@ def capture(
 
     """
     return Capturer(model, known or {}, examples or {}).run()
+
+
+def _changed(
+    before: Mapping[int, Mapping[str, object]], now: Mapping[int, Mapping[str, object]]
+) -> set[tuple[int, str]]:
+    return {
+        (number, key)
+        for number, state in now.items()
+        for key in {*state, *before[number]}
+        if state.get(key, before) != before[number].get(key, before)
+    }
 
 
 def _describe(problem: BaseException) -> str:

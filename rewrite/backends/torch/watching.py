@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,32 +23,27 @@ def context() -> tuple[object, ...]:
     )
 
 
-def draws_now() -> tuple[object, ...]:
+def draws_now() -> tuple[Any, ...]:
     """The state of the random generators that a forward can draw from unseen."""
     numpy: Any = sys.modules.get("numpy")
     state = numpy.random.get_state() if numpy is not None else ()
-    plain = tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in state)
-    return torch.default_generator.get_state(), random.getstate(), plain
+    return torch.default_generator.get_state(), random.getstate(), state
 
 
 def drawn_since(before: tuple[Any, ...]) -> bool:
     """Whether anything was drawn after `before` was taken."""
-    now: tuple[Any, ...] = draws_now()
-    return before[1:] != now[1:] or not torch.equal(before[0], now[0])
+    now = draws_now()
+    plain = [[part.tobytes() if hasattr(part, "tobytes") else part for part in state[2]] for state in (before, now)]
+    return before[1] != now[1] or plain[0] != plain[1] or not torch.equal(before[0], now[0])
 
 
-@contextlib.contextmanager
-def kept_generators() -> Iterator[None]:
-    """Leaves the generators as they were, whatever the forwards draw."""
+def restore_generators(before: tuple[Any, ...]) -> None:
+    """Sets the generators back to where they were."""
+    torch.default_generator.set_state(before[0])
+    random.setstate(before[1])
     numpy: Any = sys.modules.get("numpy")
-    states = torch.get_rng_state(), random.getstate(), numpy.random.get_state() if numpy is not None else None
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        if numpy is not None:
-            numpy.random.set_state(states[2])
+    if numpy is not None and before[2]:
+        numpy.random.set_state(before[2])
 
 
 def state_of(module: nn.Module) -> dict[str, int]:
