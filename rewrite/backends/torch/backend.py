@@ -10,10 +10,12 @@ from typing import Any
 from torch import nn
 
 from rewrite.backends.backend import Example, Ran, Reading, Size, Written
+from rewrite.backends.torch.calls import Calls
 from rewrite.backends.torch.capture import capture
 from rewrite.backends.torch.layers import Builder, trial
+from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
-from rewrite.backends.torch.reader import Calls, flatten, read_layers
+from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.scopes import Capture
 from rewrite.backends.torch.spellings import is_leaf, qualified

@@ -349,9 +349,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 return value
             case Container(kind, items):
                 values = [self._proxies(item) for _, item in items]
-                if kind is dict:
-                    return {key: value for (key, _), value in zip(items, values, strict=True)}
-                return kind(values)
+                if issubclass(kind, dict):
+                    entries: Any = kind
+                    return entries((key, value) for (key, _), value in zip(items, values, strict=True))
+                sequence: Any = kind
+                return sequence(values)
 
     def _close(self, frame: _Frame, result: object) -> object:
         """Ends the graph with its output; returns the result's structure."""

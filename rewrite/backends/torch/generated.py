@@ -7,71 +7,26 @@ checks the data against what a captured forward can hold, and generates the clas
 
 from __future__ import annotations
 
-import collections
 import copy
 import functools
 import inspect
 import itertools
 import keyword
 import linecache
-import math
-import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.graph import inplace_methods, magic_methods
 
+from rewrite.backends.torch.packed import pack, unpack, unsafe
+from rewrite.backends.torch.recipes import Recipe, check_name
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Structure
 from rewrite.errors import Diagnostic
 
-_PART = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _serial = itertools.count(1)
 
-_NAMED_FUNCTIONS = (
-    "torchvision.ops.stochastic_depth.stochastic_depth",
-    "torchvision.models.swin_transformer._get_relative_position_bias",
-    "torchvision.models.swin_transformer.shifted_window_attention",
-    "torchvision.models.swin_transformer._patch_merging_pad",
-    "torchvision.models.maxvit._get_relative_position_bias",
-)
-"""functions outside torch that compute on tensors only and that fx keeps whole; loaded by name"""
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """What a generated class does differently from its base."""
-
-    bodies: Mapping[str, fx.Graph] = field(default_factory=dict)
-    """`""`, or `train` and `eval`: the forward; none: the base's own"""
-    arguments: Mapping[str, Structure] = field(default_factory=dict)
-    """parameter of forward -> what the graphs take for it"""
-    sure: bool = True
-    """whether the kinds of arguments are certain; else the forward checks them"""
-    before: tuple[str, ...] = ()
-    """children that the first input passes before the base's forward"""
-    after: tuple[str, ...] = ()
-    """children that the main output passes behind it"""
-    still: bool = False
-    """stays in eval mode through `train()`: moving statistics do not move"""
-
-
-def recipe_of(module: nn.Module) -> Recipe:
-    """The recipe of a module's class; an empty one for a class that was not generated."""
-    found: Recipe = getattr(type(module), "_rewrite_recipe", _EMPTY)
-    return found
-
-
-def base_of(cls: type[nn.Module]) -> type[nn.Module]:
-    """The class that a generated class stands for; any other class is its own."""
-    found: type[nn.Module] = cls.__dict__.get("_rewrite_base", cls)
-    return found
-
-
-_EMPTY = Recipe()
 _classes: dict[object, type[nn.Module]] = {}
 
 
@@ -190,7 +145,7 @@ def _checked_forward(
                 lines.append(f"if not ({text} {same} {constant}): _refuse({what!r}, {value!r:.60}, {text})")
             case Container(kind, items):
                 expected = f"{kind.__name__} of {len(items)}"
-                test = "_mapping" if kind is dict else "_sequence"
+                test = "_mapping" if issubclass(kind, dict) else "_sequence"
                 lines.append(
                     f"if not _is({text}, {test}) or _length({text}) != {len(items)}: "
                     f"_refuse({what!r}, {expected!r}, {text})"
@@ -297,18 +252,6 @@ def _keyword_names(graph: fx.Graph, source: str) -> str:
     return source
 
 
-def check_name(path: str) -> None:
-    """Refuses a module or tensor path that could not stand in generated source as itself."""
-    for part in path.split("."):
-        if not _PART.fullmatch(part):
-            raise Diagnostic(
-                "RW320",
-                f"the name {part!r} cannot be written into a generated forward",
-                notes=(f"it is part of the path {path!r}",),
-                help="names of letters, digits, `_` and `-` are safe; rename the module",
-            ).error()
-
-
 # ---- copies
 
 
@@ -343,7 +286,7 @@ def rebuild(base: type[nn.Module], packed: dict[str, Any]) -> nn.Module:
 
     """
     if not (isinstance(base, type) and issubclass(base, nn.Module)):
-        raise _unsafe(f"{base!r} is no module class")
+        raise unsafe(f"{base!r} is no module class")
     cls = generate_class(base, unpack(packed))
     if rebuild in torch.serialization.get_safe_globals():
         # A restricted unpickler gives a state only to classes that it knows, and this one is made as we speak.
@@ -353,240 +296,3 @@ def rebuild(base: type[nn.Module], packed: dict[str, Any]) -> nn.Module:
 
 SAFE_GLOBALS: tuple[Any, ...] = (rebuild,)
 """what a restricted unpickler must know to load a rewritten module"""
-
-
-# ---- recipes as plain data
-
-
-def pack(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as nested tuples, lists and dicts of plain values; functions of torch by name."""
-    return {
-        "bodies": {mode: _pack_graph(graph) for mode, graph in recipe.bodies.items()},
-        "arguments": {name: _pack_structure(structure) for name, structure in recipe.arguments.items()},
-        "sure": recipe.sure,
-        "before": recipe.before,
-        "after": recipe.after,
-        "still": recipe.still,
-    }
-
-
-def unpack(packed: Mapping[str, Any]) -> Recipe:
-    """The inverse of `pack`; everything is checked, since it may come from a stranger's file."""
-    try:
-        for name in (*packed["before"], *packed["after"]):
-            check_name(name)
-        return Recipe(
-            bodies={str(mode): _unpack_graph(nodes) for mode, nodes in packed["bodies"].items()},
-            arguments={_identifier(n): _unpack_structure(item) for n, item in packed["arguments"].items()},
-            sure=bool(packed["sure"]),
-            before=tuple(packed["before"]),
-            after=tuple(packed["after"]),
-            still=bool(packed["still"]),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
-        raise _unsafe(f"its recipe is malformed ({type(problem).__name__}: {problem})") from problem
-
-
-def _pack_graph(graph: fx.Graph) -> list[tuple[Any, ...]]:
-    return [
-        (
-            node.op,
-            _function_name(node.target) if node.op == "call_function" else node.target,
-            [_pack_value(item) for item in node.args],
-            {key: _pack_value(item) for key, item in node.kwargs.items()},
-            node.name,
-            bool(node.meta.get("is_wrapped")),
-        )
-        for node in graph.nodes
-    ]
-
-
-def _unpack_graph(nodes: list[tuple[Any, ...]]) -> fx.Graph:
-    graph = fx.Graph()
-    graph._graph_namespace.create_name("self", None)
-    made: dict[str, fx.Node] = {}
-    for op, target, args, kwargs, name, wrapped in nodes:
-        match op:
-            case "placeholder":
-                _identifier(target)
-            case "call_module" | "get_attr":
-                check_name(target)
-                if any(part.startswith("__") for part in target.split(".")):
-                    raise _unsafe(f"it reads `{target}`")
-            case "call_method":
-                if target.startswith("_") or not hasattr(torch.Tensor, target):
-                    raise _unsafe(f"it calls the method `{target}`, which tensors do not have")
-            case "call_function":
-                target = _function(target)
-                if target is getattr:
-                    _check_getattr(args)
-            case "output":
-                pass
-            case _:
-                raise _unsafe(f"it holds a {op!r}")
-        values = tuple(_unpack_value(item, made) for item in args)
-        keywords = {_identifier(key): _unpack_value(item, made) for key, item in kwargs.items()}
-        node = graph.create_node(op, target, values, keywords, _identifier(name))
-        if wrapped:
-            node.meta["is_wrapped"] = True
-        made[name] = node
-    return graph
-
-
-def _check_getattr(args: list[Any]) -> None:
-    kind, name = args[1]
-    if len(args) != 2 or kind != "value" or not isinstance(name, str):
-        raise _unsafe("it reads an attribute whose name is computed")
-    if name.startswith("_") or not name.isidentifier():
-        raise _unsafe(f"it reads the attribute `{name}`")
-
-
-def _identifier(name: Any) -> str:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise _unsafe(f"{name!r} is no name")
-    return name
-
-
-def _pack_value(value: Any) -> tuple[Any, ...]:
-    match value:
-        case fx.Node():
-            return ("node", value.name)
-        case tuple() if hasattr(value, "_fields"):
-            return ("named", type(value), [_pack_value(item) for item in value])
-        case tuple():
-            return ("tuple", [_pack_value(item) for item in value])
-        case list():
-            return ("list", [_pack_value(item) for item in value])
-        case dict():
-            return ("dict", {key: _pack_value(item) for key, item in value.items()})
-        case slice():
-            return ("slice", _pack_value(value.start), _pack_value(value.stop), _pack_value(value.step))
-        case torch.dtype() | torch.layout() | torch.memory_format():
-            return ("torch", str(value).removeprefix("torch."))
-        case torch.device():
-            return ("device", str(value))
-        case None | bool() | int() | float() | str() | complex():
-            return ("value", value)
-        case _ if value is Ellipsis:
-            return ("ellipsis",)
-    return ("object", value)
-
-
-def _unpack_value(packed: tuple[Any, ...], made: Mapping[str, fx.Node]) -> Any:
-    match packed:
-        case ("node", name):
-            return made[name]
-        case ("named", cls, items) if isinstance(cls, type) and issubclass(cls, tuple):
-            return cls(*(_unpack_value(item, made) for item in items))
-        case ("tuple", items):
-            return tuple(_unpack_value(item, made) for item in items)
-        case ("list", items):
-            return [_unpack_value(item, made) for item in items]
-        case ("dict", items):
-            return {key: _unpack_value(item, made) for key, item in items.items()}
-        case ("slice", start, stop, step):
-            return slice(*(_unpack_value(item, made) for item in (start, stop, step)))
-        case ("torch", name):
-            found = getattr(torch, _identifier(name))
-            if not isinstance(found, torch.dtype | torch.layout | torch.memory_format):
-                raise _unsafe(f"`torch.{name}` is no dtype")
-            return found
-        case ("device", name):
-            return torch.device(name)
-        case ("value", None | bool() | int() | float() | str() | complex() as value):
-            return value
-        case ("ellipsis",):
-            return Ellipsis
-    raise _unsafe(f"it holds a value of the kind {packed[0]!r}")
-
-
-def _pack_structure(structure: Structure) -> tuple[Any, ...]:
-    match structure:
-        case Placeholder(name, tensor):
-            return ("placeholder", name, tensor)
-        case Constant(value):
-            return ("constant", _pack_value(value))
-        case Container(kind, items):
-            return ("container", kind.__name__, [(key, _pack_structure(item)) for key, item in items])
-
-
-def _unpack_structure(packed: tuple[Any, ...]) -> Structure:
-    match packed:
-        case ("placeholder", name, tensor):
-            return Placeholder(_identifier(name), bool(tensor))
-        case ("constant", value):
-            return Constant(_unpack_value(value, {}))
-        case ("container", "list" | "tuple" | "dict" as kind, items):
-            kinds: dict[str, type] = {"list": list, "tuple": tuple, "dict": dict}
-            if not all(isinstance(key, int | str) for key, _ in items):
-                raise _unsafe("an argument has a key that is no name")
-            return Container(kinds[kind], tuple((key, _unpack_structure(item)) for key, item in items))
-    raise _unsafe(f"it holds an argument of the kind {packed[0]!r}")
-
-
-def _function_name(function: Any) -> Any:
-    """The name that `_function` finds the function by; the function itself where there is none."""
-    name = _function_names().get(id(function))
-    if name is not None:
-        return name
-    dotted = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    return dotted if dotted in _NAMED_FUNCTIONS else function
-
-
-def _function(name: Any) -> Any:
-    if callable(name):  # pickled by reference: an unpickler with an allow-list has refused it before this
-        return name
-    if name in _NAMED_FUNCTIONS:
-        module, _, attribute = name.rpartition(".")
-        import importlib
-
-        return getattr(importlib.import_module(module), attribute)
-    try:
-        return _known_functions()[name]
-    except KeyError:
-        raise _unsafe(f"it calls `{name}`") from None
-
-
-@functools.cache
-def _known_functions() -> Mapping[str, Any]:
-    """Every function that can stand in a captured forward: torch's own on tensors, operators, a few of Python's."""
-    found: dict[str, Any] = {"getattr": getattr, "OrderedDict": collections.OrderedDict, "torch._assert": torch._assert}
-    for name in (*magic_methods, *inplace_methods, "getitem", "contains", "is_", "is_not"):
-        if hasattr(operator, name):
-            found[f"operator.{name}"] = getattr(operator, name)
-    for name in dir(math):
-        if not name.startswith("_") and callable(getattr(math, name)):
-            found[f"math.{name}"] = getattr(math, name)
-    for space, functions in torch.overrides.get_overridable_functions().items():
-        prefix = {torch: "torch", torch.nn.functional: "torch.nn.functional", torch.functional: "torch.functional"}.get(
-            space, None if space is torch.Tensor else getattr(space, "__name__", None)
-        )
-        if prefix is None:
-            continue
-        for function in functions:
-            name = getattr(function, "__name__", "")
-            if name and getattr(space, name, None) is function:
-                found[f"{prefix}.{name}"] = function
-    from rewrite.backends.torch.spellings import resolve
-    from rewrite.vocabulary import OPERATIONS
-
-    for operation in OPERATIONS.values():
-        for dotted in operation.functions:
-            found.setdefault(dotted, resolve(dotted))
-    return found
-
-
-@functools.cache
-def _function_names() -> Mapping[int, str]:
-    names: dict[int, str] = {}
-    for name, function in _known_functions().items():
-        names.setdefault(id(function), name)
-    return names
-
-
-def _unsafe(why: str) -> Exception:
-    return Diagnostic(
-        "RW502",
-        f"the file holds a rewritten module that cannot be trusted: {why}",
-        help="apply the rules again to the original model, and save that",
-    ).error()

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewrite.backends.torch.generated import base_of
 from rewrite.backends.torch.modules import shallow_copy
+from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.spellings import resolve
 from rewrite.edit import Initialiser, NewLayer
 from rewrite.errors import Diagnostic, RewriteError

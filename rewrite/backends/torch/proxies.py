@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import operator
 import sys
 import types
@@ -111,10 +112,12 @@ def structure_of(value: object, name: str) -> Structure:
     if type(value) in (list, tuple):
         items = tuple((n, structure_of(item, f"{name}__{n}")) for n, item in enumerate(value))  # type: ignore[arg-type,var-annotated]
         return Container(type(value), items)
-    if type(value) is dict:
-        if not all(isinstance(key, str) and key.isidentifier() for key in value):
-            raise Unfaithful("is called with a dictionary whose keys are not names")
-        return Container(dict, tuple((key, structure_of(item, f"{name}__{key}")) for key, item in value.items()))
+    if type(value) in (dict, collections.OrderedDict):
+        entries: dict[Any, object] = value  # type: ignore[assignment]
+        if not all(isinstance(key, str) for key in entries):
+            raise Unfaithful("is called with a dictionary whose keys are not strings")
+        items = tuple((key, structure_of(item, f"{name}__{n}")) for n, (key, item) in enumerate(entries.items()))
+        return Container(type(value), items)
     if isinstance(value, SIMPLE):
         return Constant(value)
     raise Unfaithful(f"is called with a {type(value).__module__}.{type(value).__qualname__}")

@@ -2,196 +2,45 @@
 
 from __future__ import annotations
 
-import functools
+import dis
 import inspect
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import SequenceMatcher
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.generated import recipe_of
-from rewrite.backends.torch.modules import is_sequential, walk
+from rewrite.backends.torch.calls import (
+    SCALAR,
+    CallAttributes,
+    Calls,
+    bind_placeholders,
+    leaves_of,
+    name_calls,
+    occurrences,
+    operands_of,
+)
+from rewrite.backends.torch.module_reader import node_spelling
+from rewrite.backends.torch.modules import is_sequential
+from rewrite.backends.torch.recipes import recipe_of
 from rewrite.backends.torch.scopes import (
     Body,
     Capture,
-    Constant,
-    Container,
-    Placeholder,
     Scope,
     Slot,
-    Structure,
-    forward_signature,
 )
 from rewrite.backends.torch.spellings import (
-    call_parameters,
     class_operation,
-    class_spelling,
     is_leaf,
-    keeps_forward,
     node_operation,
-    qualified,
 )
 from rewrite.graph import Graph, Layer, Node, Operand, Value
 from rewrite.vocabulary import OPERATIONS
-from rewrite.vocabulary.operation import Operation, parse_signature
+from rewrite.vocabulary.operation import Operation
 
-_ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn", "nonlinearity", "non_linearity")
 _SIZES = frozenset(["size", "dim", "numel", "stride", "ndimension", "element_size", "is_contiguous"])
 _SIZE_ATTRIBUTES = frozenset(["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout"])
-_PLAIN = (int, float, str, bool, type(None), torch.dtype)
-
-
-class _Attributes(Mapping[str, object]):
-    """Constructor arguments that a module still carries, read when asked for."""
-
-    def __init__(self, module: nn.Module, operation: Operation | None) -> None:
-        self.module = module
-        self.operation = operation
-
-    @functools.cached_property
-    def values_(self) -> dict[str, object]:
-        if self.operation is not None:
-            names = [parameter.name for parameter in self.operation.parameters]
-        else:
-            names = [name for name in self.module.__dict__ if not name.startswith("_")]
-        found: dict[str, object] = {}
-        for name in names:
-            value = getattr(self.module, name, _PLAIN)
-            if name == "bias" and (value is None or isinstance(value, torch.Tensor)):
-                found[name] = value is not None
-            elif isinstance(value, _PLAIN) or (
-                isinstance(value, tuple | list) and all(isinstance(item, _PLAIN) for item in value)
-            ):
-                found[name] = tuple(value) if isinstance(value, torch.Size | list) else value
-        return found
-
-    def __getitem__(self, key: str) -> object:
-        return self.values_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __len__(self) -> int:
-        return len(self.values_)
-
-
-@functools.cache
-def _bases(cls: Any) -> tuple[str, ...]:
-    return tuple(qualified(base) for base in cls.__mro__ if base is not object)
-
-
-def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Layer]:
-    """Every module of `model` by its first path; no forward is run.
-
-    Args:
-        model: the root.
-        read_only: path of a layer whose weights are read without a call -> who reads them.
-
-    """
-    layers: dict[str, Layer] = {}
-    first: dict[nn.Module, str] = {}
-    aliases: dict[str, list[str]] = {}
-    inside: dict[nn.Module, str] = {}
-    for path, module in walk(model):
-        if module in first:
-            aliases.setdefault(first[module], []).append(path)
-            continue
-        first[module] = path
-        if module._modules and is_leaf(module):
-            recipe = recipe_of(module)
-            for name, part in module._modules.items():
-                if part is not None and name not in (*recipe.before, *recipe.after):
-                    for child in part.modules():
-                        inside.setdefault(child, path)
-    for module, path in first.items():
-        cls: Any = type(module)
-        operation = class_operation(cls)
-        numbers = [(p.numel(), p.requires_grad) for p in module._parameters.values() if p is not None]
-        uncallable = ""
-        if path in read_only:
-            uncallable = f"`{read_only[path] or type(model).__name__}` reads its weights without calling it"
-        elif module in inside:
-            uncallable = f"`{inside[module]}` reads its weights without calling it"
-        layers[path] = Layer(
-            path=path,
-            kind=qualified(cls),
-            bases=_bases(cls),
-            operation=operation.name if operation is not None else None,
-            attributes=_Attributes(module, operation),
-            children=tuple(f"{path}.{name}".lstrip(".") for name, c in module._modules.items() if c is not None),
-            parameters=sum(number for number, _ in numbers),
-            trainable=sum(number for number, learns in numbers if learns),
-            statistics="running_mean" in module._buffers and module._buffers["running_mean"] is not None,
-            still=recipe_of(module).still,
-            training=module.training,
-            aliases=tuple(aliases.get(path, ())),
-            activation=_activation_slot(module, operation),
-            uncallable=uncallable,
-            exact=operation is None or keeps_forward(cls),
-        )
-    return layers
-
-
-def _activation_slot(module: nn.Module, operation: Operation | None) -> str | None:
-    if operation is not None:
-        return None
-    for name in _ACTIVATION_NAMES:
-        if callable(module._modules.get(name)) or callable(module.__dict__.get(name)):
-            return name
-    return None
-
-
-@dataclass
-class Calls:
-    """The calls of one scope under one name each, whichever of its bodies make them."""
-
-    nodes: dict[str, dict[str, fx.Node]] = field(default_factory=dict)
-    """name -> body -> fx node"""
-    names: dict[fx.Node, str] = field(default_factory=dict)
-    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """name -> operand number -> place among all values in the call's arguments"""
-
-
-def name_calls(scope: Scope) -> Calls:
-    """Pairs the calls that both of a scope's bodies make, by aligning the two sequences of calls."""
-    calls = Calls()
-    current = scope.body
-    for node in current.graph.nodes:
-        calls.nodes[node.name] = {scope.current: node}
-        calls.names[node] = node.name
-    for mode, body in scope.bodies.items():
-        if mode == scope.current:
-            continue
-        ours, theirs = list(current.graph.nodes), list(body.graph.nodes)
-        matcher = SequenceMatcher(None, [_key(n) for n in ours], [_key(n) for n in theirs], autojunk=False)
-        for a, b, size in matcher.get_matching_blocks():
-            for offset in range(size):
-                name = ours[a + offset].name
-                calls.nodes[name][mode] = theirs[b + offset]
-                calls.names[theirs[b + offset]] = name
-        for node in theirs:
-            if node not in calls.names:
-                name = node.name
-                while name in calls.nodes:
-                    name = f"{name}_{mode}"
-                calls.nodes[name] = {mode: node}
-                calls.names[node] = name
-    return calls
-
-
-def _key(node: fx.Node) -> tuple[str, object]:
-    return node.op, node.target
-
-
-class _Scalar:
-    """Marks a value that is a number or a size, not a tensor."""
-
-
-_SCALAR = _Scalar()
 
 
 class Flattener:
@@ -217,7 +66,7 @@ class Flattener:
         elif self.capture.scopes[root].reason:
             self._expand_opaque(root, None)
         else:
-            outputs = tuple(_leaves(self._expand(self.capture.scopes[root], {}, None)))
+            outputs = tuple(leaves_of(self._expand(self.capture.scopes[root], {}, None)))
         return tuple(self.nodes), outputs
 
     def _mode(self, scope: Scope) -> str:
@@ -239,7 +88,7 @@ class Flattener:
             if op == "placeholder":
                 env[node] = given.get(str(node.target), nothing)
             elif op == "get_attr":
-                env[node] = _SCALAR if node.target == "training" else Value(None)
+                env[node] = SCALAR if node.target == "training" else Value(None)
             elif op == "output":
                 result = _substitute(body.result, node.args[0], env)
             elif op == "call_module":
@@ -297,18 +146,18 @@ class Flattener:
             key: Any = args[1]
             if isinstance(whole, tuple | list | dict):
                 return whole[key]
-            if whole is _SCALAR:
-                return _SCALAR
+            if whole is SCALAR:
+                return SCALAR
             if isinstance(key, int | str) and whole.producer is not None and whole.producer.outputs != 1:
                 return Value(whole.producer, (*whole.index, key), whole.carriers, whole.known)
         if target is getattr and len(args) > 1 and args[1] in _SIZE_ATTRIBUTES:
-            return _SCALAR
+            return SCALAR
         if node.op == "call_method" and target in _SIZES:
-            return _SCALAR
+            return SCALAR
         sources = node.all_input_nodes
         of_python = getattr(target, "__module__", "") in ("_operator", "math", "builtins")
-        if sources and all(env[source] is _SCALAR for source in sources) and (of_python or node.op == "call_method"):
-            return _SCALAR  # arithmetic of sizes; a function of torch makes a tensor of them
+        if sources and all(env[source] is SCALAR for source in sources) and (of_python or node.op == "call_method"):
+            return SCALAR  # arithmetic of sizes; a function of torch makes a tensor of them
         return Value(self._add(node, scope, calls, env, owner, layer=None, module=None))
 
     def _add(
@@ -326,7 +175,7 @@ class Flattener:
     ) -> Node:
         operation, spelling = node_operation(node, module)
         local = calls.names[node]
-        ports, slots = _operands(node, operation, module, env)
+        ports, slots = operands_of(node, operation, module, env)
         calls.slots[local] = slots
         made = Node(
             index=len(self.nodes),
@@ -337,7 +186,7 @@ class Flattener:
             spelling=spelling,
             layer=layer,
             inputs=ports,
-            attributes=layer.attributes if layer is not None else _CallAttributes(node, operation),
+            attributes=layer.attributes if layer is not None else CallAttributes(node, operation),
             owner=owner,
             composite=composite,
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
@@ -421,134 +270,6 @@ def _is_extended(module: nn.Module | None) -> bool:
     return recipe is not None and bool(recipe.before or recipe.after)
 
 
-def node_spelling(module: nn.Module) -> str:
-    """How rules spell a module's class: `nn.Conv2d`."""
-    cls: Any = type(module)
-    spelling: str = class_spelling(cls)
-    return spelling
-
-
-class _CallAttributes(Mapping[str, object]):
-    """Plain arguments of a function call by parameter name, read when asked for."""
-
-    def __init__(self, node: fx.Node, operation: Operation | None) -> None:
-        self.node = node
-        self.operation = operation
-
-    @functools.cached_property
-    def values_(self) -> dict[str, object]:
-        found = bind_call(self.node, self.operation)
-        return {name: value for name, value in found.items() if not _holds_node(value)}
-
-    def __getitem__(self, key: str) -> object:
-        return self.values_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __len__(self) -> int:
-        return len(self.values_)
-
-
-def bind_call(node: fx.Node, operation: Operation | None) -> dict[str, object]:
-    """Arguments of a function or method call by parameter name, defaults included."""
-    text = call_parameters(node, operation) if operation is not None else None
-    if text is None:
-        return dict(node.kwargs)
-    parameters = parse_signature(text)
-    found: dict[str, object] = {p.name: p.default for p in parameters if not p.required}
-    for place, (parameter, value) in enumerate(zip(parameters, node.args, strict=False)):
-        found[parameter.name] = tuple(node.args[place:]) if parameter.variadic else value
-    found.update(node.kwargs)
-    return found
-
-
-def _holds_node(value: object) -> bool:
-    if isinstance(value, fx.Node):
-        return True
-    return isinstance(value, tuple | list) and any(_holds_node(item) for item in value)
-
-
-def occurrences(node: fx.Node) -> list[tuple[str | int, fx.Node]]:
-    """Every value in a call's arguments, in order and with repeats: (parameter name or position, fx node)."""
-    found: list[tuple[str | int, fx.Node]] = []
-
-    def visit(name: str | int, value: object) -> None:
-        if isinstance(value, fx.Node):
-            found.append((name, value))
-        elif isinstance(value, tuple | list):
-            for item in value:
-                visit(name, item)
-        elif isinstance(value, dict):
-            for item in value.values():
-                visit(name, item)
-        elif isinstance(value, slice):
-            for item in (value.start, value.stop, value.step):
-                visit(name, item)
-
-    for position, value in enumerate(node.args):
-        visit(position, value)
-    for key, value in node.kwargs.items():
-        visit(key, value)
-    return found
-
-
-def _operands(
-    node: fx.Node, operation: Operation | None, module: nn.Module | None, env: Mapping[fx.Node, Any]
-) -> tuple[tuple[Operand, ...], tuple[int, ...]]:
-    """The tensor inputs of a call, and where each stands among all values in its arguments."""
-    names: tuple[str, ...] = operation.ports if operation is not None else ()
-    if operation is None and module is not None:
-        names = tuple(forward_signature(module).parameters)[1:]
-    found: list[Operand] = []
-    slots: list[int] = []
-    for place, (key, source) in enumerate(occurrences(node)):
-        value = env[source]
-        if value is _SCALAR:
-            continue
-        if operation is not None and operation.ports:
-            # A single tensor may be followed by weights and flags, which are no inputs of the operation.
-            if isinstance(key, int) and key >= len(names):
-                continue
-            if isinstance(key, str) and key not in names and module is None:
-                continue
-        name = key if isinstance(key, str) else names[key] if key < len(names) else str(len(found))
-        if operation is not None and not operation.ports:
-            name = str(len(found))
-        parts = list(_leaves(value))
-        found.append(Operand(name, len(found), parts[0] if parts else Value(None)))
-        slots.append(place)
-    return tuple(found), tuple(slots)
-
-
-def bind_placeholders(arguments: Mapping[str, Structure], node: fx.Node, module: nn.Module) -> dict[str, Any]:
-    """What a recorded call passes for each placeholder of the callee's graph: placeholder name -> fx node."""
-    return bind_values(arguments, forward_signature(module), node.args, node.kwargs)
-
-
-def bind_values(
-    arguments: Mapping[str, Structure], signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The arguments of a call by placeholder name; `signature` is that of the class's forward, `self` included."""
-    bound = signature.bind(None, *args, **kwargs)
-    bound.apply_defaults()
-    found: dict[str, Any] = {}
-
-    def pair(structure: Structure, value: Any) -> None:
-        match structure:
-            case Placeholder(name):
-                found[name] = value
-            case Container(_, items):
-                for key, item in items:
-                    pair(item, value[key])
-            case Constant():
-                pass
-
-    for name, structure in arguments.items():
-        pair(structure, bound.arguments[name])
-    return found
-
-
 def _substitute(shape: Any, output: Any, env: Mapping[fx.Node, Any]) -> Any:
     """A result structure with the values that stand in it."""
     if isinstance(shape, Slot):
@@ -574,17 +295,6 @@ def _carry(result: Any, outer: Node) -> Any:
     return result
 
 
-def _leaves(result: Any) -> Iterator[Value]:
-    if isinstance(result, Value):
-        yield result
-    elif isinstance(result, dict):
-        for item in result.values():
-            yield from _leaves(item)
-    elif isinstance(result, tuple | list):
-        for item in result:
-            yield from _leaves(item)
-
-
 def flatten(
     capture: Capture, layers: Mapping[str, Layer], name: str
 ) -> tuple[Graph, Graph | None, dict[nn.Module, Calls]]:
@@ -603,6 +313,13 @@ def flatten(
     return graph, other, calls
 
 
+_OPERATORS = {
+    "+": "add", "+=": "iadd", "-": "sub", "-=": "isub", "*": "mul", "*=": "imul", "/": "truediv", "/=": "itruediv",
+    "@": "matmul", "@=": "imatmul",
+}  # fmt: skip
+"""binary operators as the bytecode shows them -> the functions of `operator` that do the same"""
+
+
 def _names_in(module: nn.Module) -> frozenset[str]:
     """Global and attribute names that the code of a forward uses, functions defined inside it included."""
     found: set[str] = set()
@@ -611,6 +328,7 @@ def _names_in(module: nn.Module) -> frozenset[str]:
         code = codes.pop()
         if code is not None:
             found.update(code.co_names)
+            found.update(_OPERATORS[step.argrepr] for step in dis.get_instructions(code) if step.argrepr in _OPERATORS)
             codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
     return frozenset(found)
 

@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from rewrite.backends.backend import Example, Ran
-from rewrite.backends.torch.generated import base_of
-from rewrite.backends.torch.reader import bind_values
+from rewrite.backends.torch.calls import bind_values
+from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.scopes import Capture, Scope, forward_signature
 from rewrite.errors import Diagnostic
 from rewrite.graph import Graph, TensorType

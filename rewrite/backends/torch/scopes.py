@@ -129,6 +129,7 @@ def forward_signature(module: nn.Module) -> inspect.Signature:
 def call_forward(function: Any, module: nn.Module, passed: dict[str, Any], signature: inspect.Signature) -> Any:
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
+    has_rest = any(p.kind is p.VAR_POSITIONAL and passed.get(p.name) for p in signature.parameters.values())
     for parameter in list(signature.parameters.values())[1:]:
         if parameter.name not in passed:
             continue
@@ -140,6 +141,8 @@ def call_forward(function: Any, module: nn.Module, passed: dict[str, Any], signa
                 keywords.update(value)
             case inspect.Parameter.KEYWORD_ONLY:
                 keywords[parameter.name] = value
+            case _ if parameter.default is not inspect.Parameter.empty and not has_rest:
+                keywords[parameter.name] = value  # decorators look for options among the keywords
             case _:
                 positional.append(value)
     return function(module, *positional, **keywords)

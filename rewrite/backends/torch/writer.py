@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from rewrite.backends.torch.generated import Recipe, base_of, check_name, generate_class, recipe_of
+from rewrite.backends.torch.calls import Calls, occurrences
+from rewrite.backends.torch.generated import generate_class
 from rewrite.backends.torch.layers import Builder, Place
 from rewrite.backends.torch.modules import is_sequential, parent_of, shallow_copy, walk
-from rewrite.backends.torch.reader import Calls, occurrences
+from rewrite.backends.torch.recipes import Recipe, base_of, check_name, recipe_of
 from rewrite.backends.torch.scopes import Capture, Scope
 from rewrite.edit import Edit, Initialiser, Insert, NewLayer, Remove, Replace, Update
 from rewrite.graph import Layer, Node

@@ -1,0 +1,199 @@
+"""The calls of a captured forward: their names, their arguments and their tensor inputs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import fx, nn
+
+from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Scope, Structure, forward_signature
+from rewrite.backends.torch.spellings import call_parameters
+from rewrite.graph import Operand, Value
+from rewrite.vocabulary.operation import Operation, parse_signature
+
+
+class _Scalar:
+    """Marks a value that is a number or a size, not a tensor."""
+
+
+SCALAR = _Scalar()
+"""a value that is no tensor"""
+
+
+@dataclass
+class Calls:
+    """The calls of one scope under one name each, whichever of its bodies make them."""
+
+    nodes: dict[str, dict[str, fx.Node]] = field(default_factory=dict)
+    """name -> body -> fx node"""
+    names: dict[fx.Node, str] = field(default_factory=dict)
+    slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """name -> operand number -> place among all values in the call's arguments"""
+
+
+def name_calls(scope: Scope) -> Calls:
+    """Pairs the calls that both of a scope's bodies make, by aligning the two sequences of calls."""
+    calls = Calls()
+    current = scope.body
+    for node in current.graph.nodes:
+        calls.nodes[node.name] = {scope.current: node}
+        calls.names[node] = node.name
+    for mode, body in scope.bodies.items():
+        if mode == scope.current:
+            continue
+        ours, theirs = list(current.graph.nodes), list(body.graph.nodes)
+        matcher = SequenceMatcher(None, [_key(n) for n in ours], [_key(n) for n in theirs], autojunk=False)
+        for a, b, size in matcher.get_matching_blocks():
+            for offset in range(size):
+                name = ours[a + offset].name
+                calls.nodes[name][mode] = theirs[b + offset]
+                calls.names[theirs[b + offset]] = name
+        for node in theirs:
+            if node not in calls.names:
+                name = node.name
+                while name in calls.nodes:
+                    name = f"{name}_{mode}"
+                calls.nodes[name] = {mode: node}
+                calls.names[node] = name
+    return calls
+
+
+def _key(node: fx.Node) -> tuple[str, object]:
+    return node.op, node.target
+
+
+class CallAttributes(Mapping[str, object]):
+    """Plain arguments of a function call by parameter name, read when asked for."""
+
+    def __init__(self, node: fx.Node, operation: Operation | None) -> None:
+        self.node = node
+        self.operation = operation
+
+    @functools.cached_property
+    def values_(self) -> dict[str, object]:
+        found = bind_call(self.node, self.operation)
+        return {name: value for name, value in found.items() if not _holds_node(value)}
+
+    def __getitem__(self, key: str) -> object:
+        return self.values_[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+
+def bind_call(node: fx.Node, operation: Operation | None) -> dict[str, object]:
+    """Arguments of a function or method call by parameter name, defaults included."""
+    text = call_parameters(node, operation) if operation is not None else None
+    if text is None:
+        return dict(node.kwargs)
+    parameters = parse_signature(text)
+    found: dict[str, object] = {p.name: p.default for p in parameters if not p.required}
+    for place, (parameter, value) in enumerate(zip(parameters, node.args, strict=False)):
+        found[parameter.name] = tuple(node.args[place:]) if parameter.variadic else value
+    found.update(node.kwargs)
+    return found
+
+
+def _holds_node(value: object) -> bool:
+    if isinstance(value, fx.Node):
+        return True
+    return isinstance(value, tuple | list) and any(_holds_node(item) for item in value)
+
+
+def occurrences(node: fx.Node) -> list[tuple[str | int, fx.Node]]:
+    """Every value in a call's arguments, in order and with repeats: (parameter name or position, fx node)."""
+    found: list[tuple[str | int, fx.Node]] = []
+
+    def visit(name: str | int, value: object) -> None:
+        if isinstance(value, fx.Node):
+            found.append((name, value))
+        elif isinstance(value, tuple | list):
+            for item in value:
+                visit(name, item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(name, item)
+        elif isinstance(value, slice):
+            for item in (value.start, value.stop, value.step):
+                visit(name, item)
+
+    for position, value in enumerate(node.args):
+        visit(position, value)
+    for key, value in node.kwargs.items():
+        visit(key, value)
+    return found
+
+
+def operands_of(
+    node: fx.Node, operation: Operation | None, module: nn.Module | None, env: Mapping[fx.Node, Any]
+) -> tuple[tuple[Operand, ...], tuple[int, ...]]:
+    """The tensor inputs of a call, and where each stands among all values in its arguments."""
+    names: tuple[str, ...] = operation.ports if operation is not None else ()
+    if operation is None and module is not None:
+        names = tuple(forward_signature(module).parameters)[1:]
+    found: list[Operand] = []
+    slots: list[int] = []
+    for place, (key, source) in enumerate(occurrences(node)):
+        value = env[source]
+        if value is SCALAR:
+            continue
+        if operation is not None and operation.ports:
+            # A single tensor may be followed by weights and flags, which are no inputs of the operation.
+            if isinstance(key, int) and key >= len(names):
+                continue
+            if isinstance(key, str) and key not in names and module is None:
+                continue
+        name = key if isinstance(key, str) else names[key] if key < len(names) else str(len(found))
+        if operation is not None and not operation.ports:
+            name = str(len(found))
+        parts = list(leaves_of(value))
+        found.append(Operand(name, len(found), parts[0] if parts else Value(None)))
+        slots.append(place)
+    return tuple(found), tuple(slots)
+
+
+def bind_placeholders(arguments: Mapping[str, Structure], node: fx.Node, module: nn.Module) -> dict[str, Any]:
+    """What a recorded call passes for each placeholder of the callee's graph: placeholder name -> fx node."""
+    return bind_values(arguments, forward_signature(module), node.args, node.kwargs)
+
+
+def bind_values(
+    arguments: Mapping[str, Structure], signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by placeholder name; `signature` is that of the class's forward, `self` included."""
+    bound = signature.bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+
+    def pair(structure: Structure, value: Any) -> None:
+        match structure:
+            case Placeholder(name):
+                found[name] = value
+            case Container(_, items):
+                for key, item in items:
+                    pair(item, value[key])
+            case Constant():
+                pass
+
+    for name, structure in arguments.items():
+        pair(structure, bound.arguments[name])
+    return found
+
+
+def leaves_of(result: Any) -> Iterator[Value]:
+    if isinstance(result, Value):
+        yield result
+    elif isinstance(result, dict):
+        for item in result.values():
+            yield from leaves_of(item)
+    elif isinstance(result, tuple | list):
+        for item in result:
+            yield from leaves_of(item)

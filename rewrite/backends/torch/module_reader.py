@@ -1,0 +1,126 @@
+"""From the modules of a model to its layers; no forward is run for it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewrite.backends.torch.modules import walk
+from rewrite.backends.torch.recipes import recipe_of
+from rewrite.backends.torch.spellings import class_operation, class_spelling, is_leaf, keeps_forward, qualified
+from rewrite.graph import Layer
+from rewrite.vocabulary.operation import Operation
+
+_ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn", "nonlinearity", "non_linearity")
+_PLAIN = (int, float, str, bool, type(None), torch.dtype)
+
+
+class _Attributes(Mapping[str, object]):
+    """Constructor arguments that a module still carries, read when asked for."""
+
+    def __init__(self, module: nn.Module, operation: Operation | None) -> None:
+        self.module = module
+        self.operation = operation
+
+    @functools.cached_property
+    def values_(self) -> dict[str, object]:
+        if self.operation is not None:
+            names = [parameter.name for parameter in self.operation.parameters]
+        else:
+            names = [name for name in self.module.__dict__ if not name.startswith("_")]
+        found: dict[str, object] = {}
+        for name in names:
+            value = getattr(self.module, name, _PLAIN)
+            if name == "bias" and (value is None or isinstance(value, torch.Tensor)):
+                found[name] = value is not None
+            elif isinstance(value, _PLAIN) or (
+                isinstance(value, tuple | list) and all(isinstance(item, _PLAIN) for item in value)
+            ):
+                found[name] = tuple(value) if isinstance(value, torch.Size | list) else value
+        return found
+
+    def __getitem__(self, key: str) -> object:
+        return self.values_[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+
+@functools.cache
+def _bases(cls: Any) -> tuple[str, ...]:
+    return tuple(qualified(base) for base in cls.__mro__ if base is not object)
+
+
+def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Layer]:
+    """Every module of `model` by its first path; no forward is run.
+
+    Args:
+        model: the root.
+        read_only: path of a layer whose weights are read without a call -> who reads them.
+
+    """
+    layers: dict[str, Layer] = {}
+    first: dict[nn.Module, str] = {}
+    aliases: dict[str, list[str]] = {}
+    inside: dict[nn.Module, str] = {}
+    for path, module in walk(model):
+        if module in first:
+            aliases.setdefault(first[module], []).append(path)
+            continue
+        first[module] = path
+        if module._modules and is_leaf(module):
+            recipe = recipe_of(module)
+            for name, part in module._modules.items():
+                if part is not None and name not in (*recipe.before, *recipe.after):
+                    for child in part.modules():
+                        inside.setdefault(child, path)
+    for module, path in first.items():
+        cls: Any = type(module)
+        operation = class_operation(cls)
+        numbers = [(p.numel(), p.requires_grad) for p in module._parameters.values() if p is not None]
+        uncallable = ""
+        if path in read_only:
+            uncallable = f"`{read_only[path] or type(model).__name__}` reads its weights without calling it"
+        elif module in inside:
+            uncallable = f"`{inside[module]}` reads its weights without calling it"
+        layers[path] = Layer(
+            path=path,
+            kind=qualified(cls),
+            bases=_bases(cls),
+            operation=operation.name if operation is not None else None,
+            attributes=_Attributes(module, operation),
+            children=tuple(f"{path}.{name}".lstrip(".") for name, c in module._modules.items() if c is not None),
+            parameters=sum(number for number, _ in numbers),
+            trainable=sum(number for number, learns in numbers if learns),
+            statistics="running_mean" in module._buffers and module._buffers["running_mean"] is not None,
+            still=recipe_of(module).still,
+            training=module.training,
+            aliases=tuple(aliases.get(path, ())),
+            activation=_activation_slot(module, operation),
+            uncallable=uncallable,
+            exact=operation is None or keeps_forward(cls),
+        )
+    return layers
+
+
+def _activation_slot(module: nn.Module, operation: Operation | None) -> str | None:
+    if operation is not None:
+        return None
+    for name in _ACTIVATION_NAMES:
+        if callable(module._modules.get(name)) or callable(module.__dict__.get(name)):
+            return name
+    return None
+
+
+def node_spelling(module: nn.Module) -> str:
+    """How rules spell a module's class: `nn.Conv2d`."""
+    cls: Any = type(module)
+    spelling: str = class_spelling(cls)
+    return spelling
