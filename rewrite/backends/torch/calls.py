@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,26 +66,9 @@ def _key(node: fx.Node) -> tuple[str, object]:
     return node.op, node.target
 
 
-class CallAttributes(Mapping[str, object]):
-    """Plain arguments of a function call by parameter name, read when asked for."""
-
-    def __init__(self, node: fx.Node, operation: Operation | None) -> None:
-        self.node = node
-        self.operation = operation
-
-    @functools.cached_property
-    def values_(self) -> dict[str, object]:
-        found = bind_call(self.node, self.operation)
-        return {name: value for name, value in found.items() if not _holds_node(value)}
-
-    def __getitem__(self, key: str) -> object:
-        return self.values_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __len__(self) -> int:
-        return len(self.values_)
+def call_attributes(node: fx.Node, operation: Operation | None) -> dict[str, object]:
+    """Plain arguments of a function call by parameter name."""
+    return {name: value for name, value in bind_call(node, operation).items() if not _holds_node(value)}
 
 
 def bind_call(node: fx.Node, operation: Operation | None) -> dict[str, object]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from rewrite.backends.torch.lazy import LazyMapping
 from rewrite.backends.torch.modules import walk
 from rewrite.backends.torch.recipes import recipe_of
 from rewrite.backends.torch.spellings import class_operation, class_spelling, is_leaf, keeps_forward, qualified
@@ -19,38 +20,22 @@ _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn"
 _PLAIN = (int, float, str, bool, type(None), torch.dtype)
 
 
-class _Attributes(Mapping[str, object]):
-    """Constructor arguments that a module still carries, read when asked for."""
-
-    def __init__(self, module: nn.Module, operation: Operation | None) -> None:
-        self.module = module
-        self.operation = operation
-
-    @functools.cached_property
-    def values_(self) -> dict[str, object]:
-        if self.operation is not None:
-            names = [parameter.name for parameter in self.operation.parameters]
-        else:
-            names = [name for name in self.module.__dict__ if not name.startswith("_")]
-        found: dict[str, object] = {}
-        for name in names:
-            value = getattr(self.module, name, _PLAIN)
-            if name == "bias" and (value is None or isinstance(value, torch.Tensor)):
-                found[name] = value is not None
-            elif isinstance(value, _PLAIN) or (
-                isinstance(value, tuple | list) and all(isinstance(item, _PLAIN) for item in value)
-            ):
-                found[name] = tuple(value) if isinstance(value, torch.Size | list) else value
-        return found
-
-    def __getitem__(self, key: str) -> object:
-        return self.values_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __len__(self) -> int:
-        return len(self.values_)
+def _attributes(module: nn.Module, operation: Operation | None) -> dict[str, object]:
+    """Constructor arguments that a module still carries; the plain attributes of a class outside the vocabulary."""
+    if operation is not None:
+        names = [parameter.name for parameter in operation.parameters]
+    else:
+        names = [name for name in module.__dict__ if not name.startswith("_")]
+    found: dict[str, object] = {}
+    for name in names:
+        value = getattr(module, name, _PLAIN)
+        if name == "bias" and (value is None or isinstance(value, torch.Tensor)):
+            found[name] = value is not None
+        elif isinstance(value, _PLAIN) or (
+            isinstance(value, tuple | list) and all(isinstance(item, _PLAIN) for item in value)
+        ):
+            found[name] = tuple(value) if isinstance(value, torch.Size | list) else value
+    return found
 
 
 @functools.cache
@@ -95,7 +80,7 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
             kind=qualified(cls),
             bases=_bases(cls),
             operation=operation.name if operation is not None else None,
-            attributes=_Attributes(module, operation),
+            attributes=LazyMapping(functools.partial(_attributes, module, operation)),
             children=tuple(f"{path}.{name}".lstrip(".") for name, c in module._modules.items() if c is not None),
             parameters=sum(number for number, _ in numbers),
             trainable=sum(number for number, learns in numbers if learns),

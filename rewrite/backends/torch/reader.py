@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
@@ -13,14 +14,15 @@ from torch import fx, nn
 
 from rewrite.backends.torch.calls import (
     SCALAR,
-    CallAttributes,
     Calls,
     bind_placeholders,
+    call_attributes,
     leaves_of,
     name_calls,
     occurrences,
     operands_of,
 )
+from rewrite.backends.torch.lazy import LazyMapping
 from rewrite.backends.torch.module_reader import node_spelling
 from rewrite.backends.torch.modules import is_sequential
 from rewrite.backends.torch.recipes import recipe_of
@@ -176,6 +178,10 @@ class Flattener:
         operation, spelling = node_operation(node, module)
         local = calls.names[node]
         ports, slots = operands_of(node, operation, module, env)
+        if layer is not None:
+            attributes = layer.attributes
+        else:
+            attributes = LazyMapping(functools.partial(call_attributes, node, operation))
         calls.slots[local] = slots
         made = Node(
             index=len(self.nodes),
@@ -186,7 +192,9 @@ class Flattener:
             spelling=spelling,
             layer=layer,
             inputs=ports,
-            attributes=layer.attributes if layer is not None else CallAttributes(node, operation),
+            attributes=layer.attributes
+            if layer is not None
+            else LazyMapping(functools.partial(call_attributes, node, operation)),
             owner=owner,
             composite=composite,
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
