@@ -178,6 +178,7 @@ class Flattener:
         operation, spelling = node_operation(node, module)
         local = calls.names[node]
         ports, slots = operands_of(node, operation, module, env)
+        attributes: Mapping[str, object]
         if layer is not None:
             attributes = layer.attributes
         else:
@@ -192,9 +193,7 @@ class Flattener:
             spelling=spelling,
             layer=layer,
             inputs=ports,
-            attributes=layer.attributes
-            if layer is not None
-            else LazyMapping(functools.partial(call_attributes, node, operation)),
+            attributes=attributes,
             owner=owner,
             composite=composite,
             outputs=outputs if outputs is not None else operation.outputs if operation is not None else 1,
