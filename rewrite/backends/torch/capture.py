@@ -48,7 +48,16 @@ from rewrite.backends.torch.scopes import (
     forward_signature,
 )
 from rewrite.backends.torch.spellings import class_operation, is_leaf
-from rewrite.backends.torch.watching import context, deep_state, drawn_since, draws_now, restore_generators, state_of
+from rewrite.backends.torch.watching import (
+    State,
+    changed_keys,
+    context,
+    drawn_since,
+    draws_now,
+    restore_generators,
+    state_of,
+    state_of_all,
+)
 
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
@@ -101,7 +110,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self._stand_in()
         self.answering: list[dict[str, Any]] = []
         """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
-        self.blamed: set[tuple[int, str]] = set()
+        self.blamed: set[object] = set()
         """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
         """whether to tell which forward draws random numbers or changes what others see; only when one does"""
@@ -136,12 +145,13 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     def _stand_in(self) -> None:
         """Copies the module tree: strangers' forwards run on the copy, and what they set or hook is set there."""
         self.originals: dict[nn.Module, nn.Module] = {}
-        self.model = copy_tree(self.given, self.originals)
+        self.held: list[tuple[nn.Module, str, object]] = []
+        self.model = copy_tree(self.given, self.originals, self.held)
         self.paths = all_paths(self.model)
 
-    def _states(self) -> dict[int, dict[str, object]]:
+    def _states(self) -> State:
         """What forwards could change in any module: attributes, and one level into containers and plain objects."""
-        return {number: deep_state(module) for number, module in enumerate(self.paths)}
+        return state_of_all(self.paths, self.held)
 
     def _of_the_given(self) -> Capture:
         """The capture in terms of the given model's modules."""
@@ -327,7 +337,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             if draws is not None and drawn_since(draws):
                 restore_generators(draws)  # so that no forward around this one is blamed for it
                 raise Unfaithful("draws random numbers in forward")
-            changed = _changed(states, self._states()) - self.blamed if states is not None else set()
+            changed = changed_keys(states, self._states()) - self.blamed if states is not None else set()
             self.blamed |= changed
             if state_of(twin) != before or changed:
                 raise Unfaithful("changes the module's own state in forward")
@@ -665,17 +675,6 @@ def capture(
 
     """
     return Capturer(model, known or {}, examples or {}).run()
-
-
-def _changed(
-    before: Mapping[int, Mapping[str, object]], now: Mapping[int, Mapping[str, object]]
-) -> set[tuple[int, str]]:
-    return {
-        (number, key)
-        for number, state in now.items()
-        for key in {*state, *before[number]}
-        if state.get(key, before) != before[number].get(key, before)
-    }
 
 
 def _describe(problem: BaseException) -> str:

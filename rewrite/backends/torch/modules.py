@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import types
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,12 +87,19 @@ def is_plain_object(value: object) -> bool:
     return isinstance(getattr(value, "__dict__", None), dict)
 
 
-def copy_tree(model: nn.Module, originals: dict[nn.Module, nn.Module]) -> nn.Module:
+_INERT = frozenset({int, float, bool, str, bytes, tuple, type(None), types.FunctionType, torch.dtype, torch.device})
+"""types of attributes that nothing can be set on"""
+
+
+def copy_tree(
+    model: nn.Module, originals: dict[nn.Module, nn.Module], held: list[tuple[nn.Module, str, object]]
+) -> nn.Module:
     """A shallow copy of every module, with copies of the containers and plain objects that they hold.
 
     Args:
         model: the root.
         originals: filled with copy -> original.
+        held: filled with (copy, attribute, copied container or object).
 
     """
     copies: dict[nn.Module, nn.Module] = {}
@@ -103,13 +112,16 @@ def copy_tree(model: nn.Module, originals: dict[nn.Module, nn.Module]) -> nn.Mod
         copies[module] = twin
         originals[twin] = module
         for name, value in module.__dict__.items():
-            if name not in _OWNED and (isinstance(value, list | dict | set) or is_plain_object(value)):
+            if type(value) in _INERT or name in _OWNED:
+                continue
+            if isinstance(value, list | dict | set) or is_plain_object(value):
                 if id(value) not in objects:
                     try:
                         objects[id(value)] = copy.copy(value)
                     except Exception:  # what cannot be copied is shared
                         objects[id(value)] = value
                 twin.__dict__[name] = objects[id(value)]
+                held.append((twin, name, objects[id(value)]))
         for name, child in twin._modules.items():
             if child is not None:
                 twin._modules[name] = visit(child)
@@ -151,10 +163,19 @@ _WRAPPERS = {
 def find_wrapper(model: nn.Module) -> tuple[str, str, str] | None:
     """(path, class, remedy) of the first module that only wraps or replaces the code of another one."""
     for path, module in walk(model):
-        for base in type(module).__mro__:
-            remedy = _WRAPPERS.get(f"{base.__module__}.{base.__qualname__}")
-            if remedy is not None:
-                return path, base.__qualname__, remedy
+        cls: Any = type(module)
+        found = _wrapper_class(cls)
+        if found is not None:
+            return (path, *found)
+    return None
+
+
+@functools.cache
+def _wrapper_class(cls: Any) -> tuple[str, str] | None:
+    for base in cls.__mro__:
+        remedy = _WRAPPERS.get(f"{base.__module__}.{base.__qualname__}")
+        if remedy is not None:
+            return base.__qualname__, remedy
     return None
 
 

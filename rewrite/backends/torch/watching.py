@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
-
-from rewrite.backends.torch.modules import is_plain_object
 
 
 def context() -> tuple[object, ...]:
@@ -54,14 +53,29 @@ def state_of(module: nn.Module) -> dict[str, int]:
     return found
 
 
-def deep_state(module: nn.Module) -> dict[str, object]:
-    """As `state_of`, and what stands in the containers and plain objects that a module holds."""
-    found: dict[str, object] = dict(state_of(module))
-    for name, value in module.__dict__.items():
+State = dict[object, tuple[object, ...]]
+"""what can be changed -> the identities of what stands there"""
+
+
+def state_of_all(modules: Iterable[nn.Module], held: Iterable[tuple[nn.Module, str, object]]) -> State:
+    """Identities of the attributes of all modules, and of what their containers and plain objects hold."""
+    found: State = {}
+    for module in modules:
+        found[module] = tuple(map(id, module.__dict__.values()))
+        for table in (module._parameters, module._buffers, module._modules):
+            if table:
+                found[module, id(table)] = tuple(map(id, table.values()))
+    for module, name, value in held:
         if isinstance(value, dict):
-            found[f"{name}[]"] = [(key, id(item)) for key, item in value.items()]
+            content: Iterable[object] = value.values()
         elif isinstance(value, list | set):
-            found[f"{name}[]"] = [id(item) for item in value]
-        elif is_plain_object(value):
-            found[f"{name}."] = [(key, id(item)) for key, item in vars(value).items()]
+            content = value
+        else:
+            content = vars(value).values()
+        found[module, name] = tuple(map(id, content))
     return found
+
+
+def changed_keys(before: State, now: State) -> set[object]:
+    """The keys under which two states differ."""
+    return {key for key in {**before, **now} if before.get(key) != now.get(key)}
