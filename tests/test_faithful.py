@@ -308,3 +308,14 @@ def test_only_the_forward_that_does_it_is_blamed(make: Callable[[], nn.Module]) 
     result = apply_rules(nn.Sequential(Around(), Around()), Rules("before add@1: insert Identity"))
     assert len(get_report(result).clauses[0].sites) == 2
     assert [path for path, _ in get_report(result).scopes] == ["0.inner", "1.inner"]
+
+
+def test_a_long_chain_of_functions_is_read() -> None:
+    class Chain(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(1500):
+                x = F.relu(x + 1)
+            return x
+
+    result = apply_rules(Chain(), Rules("after ReLU: insert Identity"))
+    assert get_report(result).sites == 1500

@@ -79,7 +79,9 @@ class _Frame:
     attributes: dict[str, fx.Proxy] = field(default_factory=dict)
     branches: bool = False
     numbers: set[fx.Node] = field(default_factory=set)
-    """placeholders that may be no tensors"""
+    """values from callers and callees that may be no tensors"""
+    tensor_calls: set[fx.Node] = field(default_factory=set)
+    """calls of functions and methods that give a tensor"""
     reads: list[str] = field(default_factory=list)
     """paths of layers whose tensors are read without calling them"""
     refused: str = ""
@@ -472,6 +474,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             for source in node._input_nodes:
                 if source.graph is not graph:
                     self.refuse("uses a value of another module's forward")
+            if self._gives_tensor(node):
+                self.frames[-1].tensor_calls.add(node)
         return node
 
     def create_arg(self, a: Any) -> Any:
@@ -616,6 +620,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
     def _item(self, value: fx.Proxy, key: int | str, frame: _Frame) -> fx.Proxy:
         part: fx.Proxy = self.create_proxy("call_function", operator.getitem, (value, key), {})
         frame.unpacked.append(part.node)
+        frame.tensor_calls.add(part.node)
         return part
 
     def to_bool(self, obj: fx.Proxy) -> bool:
@@ -635,30 +640,31 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def is_tensor(self, node: fx.Node) -> bool:
         """Whether a recorded value is a tensor for certain."""
-        if node in self.frames[-1].numbers:
+        frame = self.frames[-1]
+        if node in frame.numbers:
             return False
         match node.op:
             case "placeholder" | "get_attr":
                 return node.target != "training"
             case "call_module":
-                child = self.frames[-1].children.get(node)
+                child = frame.children.get(node)
                 if child is None or child not in self.scopes:
                     cls: Any = type(child)
                     operation = class_operation(cls) if child is not None else None
                     return operation is not None and operation.outputs == 1
                 scope = self.scopes[child]
                 return not scope.reason and isinstance(scope.body.result, Slot)
-            case "call_method":
-                return str(node.target) not in _NO_TENSORS and self._of_tensors(node)
             case _:
-                name = getattr(node.target, "__name__", "")
-                return name not in ("getattr", "len") and self._of_tensors(node)
+                return node in frame.tensor_calls
 
-    def _of_tensors(self, node: fx.Node) -> bool:
-        """An operation gives a tensor if it takes one; arithmetic of sizes gives sizes, a piece may be anything."""
-        if node.target is operator.getitem and node in self.frames[-1].unpacked:
-            return True
-        return any(self.is_tensor(source) for source in node.all_input_nodes)
+    def _gives_tensor(self, node: fx.Node) -> bool:
+        """An operation gives a tensor if it takes one; arithmetic of sizes gives sizes."""
+        if node.op not in ("call_function", "call_method"):
+            return False
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        if name in _NO_TENSORS or name == "getattr":
+            return False
+        return any(self.is_tensor(source) for source in node._input_nodes)
 
 
 def capture(
