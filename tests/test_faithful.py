@@ -319,3 +319,23 @@ def test_a_long_chain_of_functions_is_read() -> None:
 
     result = apply_rules(Chain(), Rules("after ReLU: insert Identity"))
     assert get_report(result).sites == 1500
+
+
+def test_a_forward_that_asks_for_the_mode_of_a_child_follows_it() -> None:
+    class Inner(Base):
+        def forward(self, x: torch.Tensor) -> object:
+            return (self.c(x), x) if self.training else self.c(x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.act = Inner(), nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x)
+            return self.act(y[0]) if self.inner.training else self.act(y)
+
+    model, x = Outer().eval(), torch.randn(1, 4, 5, 5)
+    result = apply_rules(model, Rules("after ReLU: insert Identity\nafter Conv2d: insert Identity"))
+    assert torch.equal(result(x), model(x))
+    assert torch.equal(result.train()(x), model.train()(x))

@@ -25,6 +25,7 @@ from torch import fx, nn
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
+    OtherMode,
     ScopeProxy,
     TrainingFlag,
     model_is_tensor,
@@ -150,6 +151,12 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.held: list[tuple[nn.Module, str, object]] = []
         self.model = copy_tree(self.given, self.originals, self.held)
         self.paths = all_paths(self.model)
+        for twin in self.originals:
+            twin.__dict__["training"] = OtherMode(self.refuse)
+
+    def _mode_of(self, module: nn.Module) -> bool:
+        """Whether a module, or the one that it stands in for, is in training mode."""
+        return self.originals.get(module, module).training
 
     def _states(self) -> State:
         """What forwards could change in any module: attributes, and one level into containers and plain objects."""
@@ -241,7 +248,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if self._adopt(module, arguments, sure):
             return self.scopes[module]
         try:
-            frame, body = self._run_forward(scope, arguments, training=module.training)
+            frame, body = self._run_forward(scope, arguments, training=self._mode_of(module))
             if alone:
                 self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
@@ -251,7 +258,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         for path in frame.reads:
             self.read_only.setdefault(path, scope.path)
         scope.branches = frame.branches
-        scope.current = ("train" if module.training else "eval") if frame.branches else ""
+        scope.current = ("train" if self._mode_of(module) else "eval") if frame.branches else ""
         scope.bodies[scope.current] = body
         return scope
 
@@ -431,7 +438,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 if caller.reason or caller.branches:
                     continue
                 if any(child is scope.module for child in caller.body.children.values()):
-                    mode = "train" if caller.module.training else "eval"
+                    mode = "train" if self._mode_of(caller.module) else "eval"
                     caller.bodies = {mode: caller.body}
                     caller.branches, caller.current = True, mode
 

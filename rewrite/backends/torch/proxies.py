@@ -28,6 +28,22 @@ class TrainingFlag(fx.Proxy):
         return self.tracer.branch_on_training()  # type: ignore[attr-defined,no-any-return]
 
 
+class OtherMode:
+    """`self.child.training` during a capture: a forward that asks for it changes with a mode that is not its own."""
+
+    def __init__(self, refuse: Callable[[str], object]) -> None:
+        self.refuse = refuse
+
+    def __bool__(self) -> bool:
+        self.refuse("depends on the mode of another module")
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self)
+
+    __hash__ = object.__hash__
+
+
 class ScopeProxy(fx.Proxy):
     """A value during a capture.
 
