@@ -32,7 +32,6 @@ class Writer:
         self.calls = calls
         self.builder = builder
         self.root = shallow_copy(capture.root)
-        self.copies: dict[nn.Module, nn.Module] = {capture.root: self.root}
         self.fresh: set[nn.Module] = {self.root}
         """modules of this write alone, which may be changed"""
         self.changed: dict[nn.Module, Scope] = {}
@@ -85,7 +84,6 @@ class Writer:
             return module
         original = self.capture.paths.get(module, (path,))
         copy = shallow_copy(module)
-        self.copies[module] = copy
         self.fresh.add(copy)
         for where in original:
             head, name = parent_of(where)
