@@ -107,7 +107,7 @@ def check_refusal(error: RewriteError, subject: Subject, rule: Rule, found: Sequ
             # one forward serves several calls of its module, and the rule means some of them only
             assert subject.shares_blocks or subject.optional or subject.traps, error
             assert rule.picks, error
-        case "RW312" | "RW313":
+        case "RW313":
             assert rule.action in ("replace", "reset", "remove", "freeze", "set"), error
         case "RW320":
             assert rule.action in ("remove", "replace") or subject.traps, error
