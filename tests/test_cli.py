@@ -149,7 +149,13 @@ def test_an_interrupt_ends_quietly_and_leaves_nothing():
     before = set(os.listdir())
     command = [sys.executable, "-m", "rewrite", "apply", "bn.rw", "net.pt", "-o", "out.pt", "--allow", "slow_net.Net"]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell starts what it runs in the background with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not os.path.exists("started") and time.monotonic() < deadline:
