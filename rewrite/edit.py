@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewrite.source import Span
 
@@ -27,6 +27,10 @@ class NewLayer:
     span: Span
     inferred: Mapping[str, object] = field(default_factory=dict)
     """arguments that the rule left out and the site supplied"""
+    wraps: bool = False
+    """its constructor takes the layer in whose place it comes as its first argument"""
+    share: str = ""
+    """new layers with the same text here are one layer, called at several places; empty: a layer of its own"""
 
     @property
     def name(self) -> str:
@@ -72,6 +76,10 @@ class Replace:
     layers: tuple[NewLayer, ...]
     calls: tuple[Node, ...] = ()
     """the matched calls of that layer"""
+    inputs: tuple[Node, ...] = ()
+    """the calls whose values the first new layer takes; none: it takes what the target took"""
+    unused: tuple[Node, ...] = ()
+    """calls that go as well where nothing takes their value any more"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,23 @@ class Remove:
     """A call is bypassed; its layer goes when no call of it is left."""
 
     node: Node
+    operand: int = 0
+    """the input that goes on in the place of the output"""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A call with one input is bypassed where it stands and made again on an edge at `anchor`, by the same layer.
+
+    `after`: behind the anchor's output, for all that take it. `before`: in front of the anchor's input `operand`.
+    """
+
+    node: Node
+    side: Literal["after", "before"]
+    anchor: Node
+    operand: int = 0
+    span: Span | None = None
+    """where the rule says so, for what only the backend can refuse"""
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,8 @@ class Update:
     """A layer stays and something about it changes.
 
     Keys of `changes`: an attribute name -> its new value; `"trainable"` -> bool; `"statistics"` -> `"frozen"` or
-    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own. Keys that are attributes are prefixed `"."`.
+    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own; `"fold"` -> the `Layer` of a normalisation whose
+    scale and shift its weights take over. Keys that are attributes are prefixed `"."`.
     """
 
     target: Layer | Node
@@ -104,4 +130,4 @@ class Initialiser:
     keywords: Mapping[str, object] = field(default_factory=dict)
 
 
-Edit = Insert | Replace | Remove | Update
+Edit = Insert | Replace | Remove | Move | Update
