@@ -81,6 +81,11 @@ class Builder:
 
     after = before = at = _position
 
+    def match(self, children: Children) -> syntax.Position:
+        keyword, *chains, scope, where = children
+        selector = self._where(self._selector(tuple(chains[::2]), scope), where)
+        return syntax.Position("match", selector, self.span([keyword, selector]))
+
     def between(self, children: Children) -> syntax.Position:
         _, first, _, second, where = children
         return syntax.Position("between", self._where(first, where), self.span(children), second)
@@ -92,6 +97,14 @@ class Builder:
         _, name, title = children
         return syntax.Rule(self.word(name), self._text(title) if title else "", self.span(children))
 
+    def repeat(self, children: Children) -> syntax.Repeat:
+        most = self._int(children[2]) if children[1] else None
+        return syntax.Repeat(most, self.span(children))
+
+    def test_header(self, children: Children) -> syntax.RuleTest:
+        _, name, title = children
+        return syntax.RuleTest(self.word(name), self._text(title) if title else "", self.span(children))
+
     # ---- selectors
 
     def _where(self, selector: syntax.Selector, where: expression.Expression | None) -> syntax.Selector:
@@ -102,10 +115,24 @@ class Builder:
         return found
 
     def selector(self, children: Children) -> syntax.Selector:
-        alternatives, capture, scope = children
+        chain, scope = children
+        return self._selector((chain,), scope)
+
+    def _selector(self, chains: tuple[tuple[syntax.Link, ...], ...], scope: Any) -> syntax.Selector:
         scopes, excluded, spans = scope or ((), (), [])
-        span = self.span([*alternatives, capture, *spans])
-        return syntax.Selector(alternatives, span, capture, scopes, excluded)
+        span = self.span([*(link for chain in chains for link in chain), *spans])
+        return syntax.Selector(chains, span, scopes, excluded)
+
+    def chain(self, children: Children) -> tuple[syntax.Link, ...]:
+        arrows = ["", *(str(arrow) for arrow in children[1::2])]
+        return tuple(
+            link._replace(arrow=arrow) for link, arrow in zip(children[::2], arrows, strict=True)  # type: ignore[misc]
+        )
+
+    def link(self, children: Children) -> syntax.Link:
+        alternatives, question, capture = children
+        span = self.span([*alternatives, question, capture])
+        return syntax.Link(alternatives, span, "", question is not None, capture)
 
     def alternatives(self, children: Children) -> tuple[syntax.Unit, ...]:
         return tuple(children[::2])
@@ -156,11 +183,36 @@ class Builder:
     # ---- statements
 
     def insert(self, children: Children) -> syntax.Insert:
-        return syntax.Insert(children[1], self.span([children[0], *children[1]]))
+        keyword, stages, per = children
+        return syntax.Insert(stages, self.span([keyword, *stages]), per)
 
     def replace(self, children: Children) -> syntax.Replace:
-        keyword, selector, where, _, stages = children
-        return syntax.Replace(self._where(selector, where), stages, self.span([keyword, selector, where, *stages]))
+        keyword, selector, where, _, stages, per = children
+        span = self.span([keyword, selector, where, *stages])
+        return syntax.Replace(self._where(selector, where), stages, span, per)
+
+    def per(self, children: Children) -> syntax.Per:
+        return "call" if children[1] == "call" else "layer"
+
+    def wrap(self, children: Children) -> syntax.Wrap:
+        keyword, selector, where, _, stage = children
+        return syntax.Wrap(self._where(selector, where), stage, self.span([keyword, selector, where, stage]))
+
+    def fold(self, children: Children) -> syntax.Fold:
+        keyword, selector, _, into, where = children
+        return syntax.Fold(self._where(selector, where), into, self.span([keyword, selector, into, where]))
+
+    def move(self, children: Children) -> syntax.Move:
+        keyword, moved, side, anchor = children
+        return syntax.Move(moved, str(side), anchor, self.span([keyword, moved, anchor]))  # type: ignore[arg-type]
+
+    def target(self, children: Children) -> syntax.Target:
+        root, *attributes = (str(name) for name in children[::2])
+        return syntax.Target(root, tuple(attributes), self.span(children))
+
+    def tap(self, children: Children) -> syntax.Tap:
+        keyword, name, _, selector, where = children
+        return syntax.Tap(self.word(name), self._where(selector, where), self.span([keyword, selector, where]))
 
     def remove(self, children: Children) -> syntax.Remove:
         return syntax.Remove(self._where(children[1], children[2]), self.span(children))
@@ -202,6 +254,40 @@ class Builder:
 
     def expect_output(self, children: Children) -> syntax.ExpectOutput:
         return syntax.ExpectOutput(children[2], self.span(children))
+
+    def expect_equivalent(self, children: Children) -> syntax.ExpectEquivalent:
+        return syntax.ExpectEquivalent(self.span(children))
+
+    def leaf(self, children: Children) -> syntax.Leaf:
+        return syntax.Leaf(children[1], self.span([children[0], *children[1]]))
+
+    def include(self, children: Children) -> syntax.Include:
+        return syntax.Include(self._text(children[1]), self.span(children))
+
+    def use(self, children: Children) -> syntax.Use:
+        _, module, _, alias = children
+        if isinstance(module, str):
+            module = syntax.Path(self._text(module), self.token_span(module))
+        return syntax.Use(module, self.span(children), self.word(alias) if alias else None)
+
+    def use_names(self, children: Children) -> syntax.Use:
+        names = tuple(self.word(name) for name in children[3:-1:2])
+        return syntax.Use(children[1], self.span(children), None, names)
+
+    def given(self, children: Children) -> syntax.Given:
+        return syntax.Given(tuple(children[1::2]), self._flows_span(children))
+
+    def want(self, children: Children) -> syntax.Want:
+        return syntax.Want(tuple(children[1::2]), self._flows_span(children))
+
+    def _flows_span(self, children: Children) -> Span:
+        return self.span([children[0], *(stage for flow in children[1::2] for stage in flow)])
+
+    def unchanged(self, children: Children) -> syntax.Unchanged:
+        return syntax.Unchanged(self.span(children))
+
+    def model(self, children: Children) -> syntax.Model:
+        return syntax.Model(children[1], children[3], self.span([children[0], children[1]]))
 
     def param(self, children: Children) -> syntax.Param:
         keyword, name, _, value = children
@@ -267,7 +353,7 @@ class Builder:
     def number(self, children: Children) -> expression.Literal:
         value = float(children[0])
         if not math.isfinite(value):
-            self.wrong("RW012", "this number is too large", self.span(children), "larger than 1.7e308")
+            self.wrong("RW017", "this number is too large", self.span(children), "larger than 1.7e308")
         return expression.Literal(value, self.span(children))
 
     def string(self, children: Children) -> expression.Literal:
@@ -277,7 +363,9 @@ class Builder:
         return expression.Literal(_CONSTANTS[children[0]], self.span(children))
 
     def relation(self, children: Children) -> expression.Relation:
-        return expression.Relation(str(children[0]), children[2], self.span([children[0], children[3]]))
+        *subject, name, _, pattern, end = children
+        first = subject[0] if subject else None
+        return expression.Relation(str(name), pattern, self.span([first, name, end]), first)
 
     def group(self, children: Children) -> expression.Expression:
         inner: expression.Expression = replace(children[1], span=self.span(children))
@@ -309,6 +397,9 @@ class Builder:
         value: expression.Expression = children[0]
         return value
 
+    def star(self, children: Children) -> expression.Star:
+        return expression.Star(children[1], self.span(children))
+
     def keyword(self, children: Children) -> syntax.Keyword:
         return syntax.Keyword(self.word(children[0]), children[2], self.span(children))
 
@@ -316,7 +407,7 @@ class Builder:
 
     def _int(self, token: Any) -> int:
         if len(token) > _LONGEST_NUMBER:
-            self.wrong("RW012", f"an integer of more than {_LONGEST_NUMBER} digits", self.token_span(token))
+            self.wrong("RW017", f"an integer of more than {_LONGEST_NUMBER} digits", self.token_span(token))
             return 1
         return int(token)
 

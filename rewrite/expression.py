@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from rewrite import globs
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.source import Span
 
@@ -90,11 +91,15 @@ class Is:
 
 @dataclass(frozen=True)
 class Relation:
-    """`has_next(T)`, `has_prev(T)`, `only_next(T)`, each of the call that the clause selects; `pattern` as in `Is`."""
+    """`has_next(T)`, `reaches(T)` and their kin, of the call that the clause selects, or `c.has_next(T)`.
+
+    `pattern` as in `Is`.
+    """
 
     name: str
     pattern: tuple[object, ...]
     span: Span
+    subject: Expression | None = None
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,27 @@ class Sequence:
     span: Span
 
 
-Expression = Literal | Name | Attribute | Index | Call | Unary | Binary | Is | Relation | Sequence
+@dataclass(frozen=True)
+class Star:
+    """`*value` among arguments: its items, one by one."""
+
+    value: Expression
+    span: Span
+
+
+Expression = Star | Literal | Name | Attribute | Index | Call | Unary | Binary | Is | Relation | Sequence
 
 ReadAttribute = Callable[[object, str, Span], object]
 """(value, name, span) -> the attribute, or a `RewriteError` that says why there is none"""
 
 Relate = Callable[[str, object, tuple[object, ...], Span], bool]
-"""(`is`, the value in front of it, units, span) or (`has_next` and its kin, None, units, span) -> whether it holds"""
+"""(`is` or `has_next` and its kin, the value in front of it or None, units, span) -> whether it holds"""
+
+CallFunction = Callable[[object, list[object], Mapping[str, object], Span], object]
+"""(function, arguments, keywords, span) -> what it returns; for functions that the caller of the rules supplies"""
 
 FUNCTIONS = ("abs", "max", "min")
-"""every function that an expression may call"""
+"""every function of the language"""
 
 LARGEST = 10**18
 """integers stay below this, as in the grammar"""
@@ -146,11 +162,17 @@ def no_relation(name: str, value: object, pattern: tuple[object, ...], span: Spa
     raise _wrong(f"`{name}` is only known in a `where`", span)
 
 
+def no_function(function: object, arguments: list[object], keywords: Mapping[str, object], span: Span) -> object:
+    """The `call` of expressions without functions from outside."""
+    raise _wrong("only `min`, `max` and `abs` can be called here", span)
+
+
 def evaluate(
     expression: Expression,
     names: Mapping[str, object],
     attribute: ReadAttribute = no_attribute,
     relation: Relate = no_relation,
+    call: CallFunction = no_function,
 ) -> object:
     """The value of an expression.
 
@@ -161,12 +183,23 @@ def evaluate(
         expression: a resolved expression.
         names: what its names stand for.
         attribute: reads `value.name`; nothing is read from a Python object otherwise.
-        relation: answers `is`, `has_next`, `has_prev` and `only_next`.
+        relation: answers `is`, `has_next` and its kin.
+        call: calls a function that is none of the language's own.
 
     Raises:
         RewriteError: with the place in the rule; no other exception, unless a callback raises one.
 
     """
+
+    def spread(arguments: tuple[Expression, ...]) -> list[object]:
+        """The values of arguments, those behind `*` one by one."""
+        found: list[object] = []
+        for argument in arguments:
+            if isinstance(argument, Star):
+                found += _items(value_of(argument.value), argument.span)
+            else:
+                found.append(value_of(argument))
+        return found
 
     def value_of(node: Expression) -> object:
         match node:
@@ -180,10 +213,15 @@ def evaluate(
                 return attribute(value_of(inner), name, node.span)
             case Index(inner, index):
                 return _item(value_of(inner), value_of(index), node.span)
-            case Call(function, arguments):
-                return _call(function, [value_of(argument) for argument in arguments], node)
-            case Relation(name, pattern):
-                return relation(name, None, pattern, node.span)
+            case Call(Name(name), arguments) if name in FUNCTIONS:
+                return _call(name, spread(arguments), node)
+            case Call(function, arguments, keywords):
+                given = {key: value_of(item) for key, item in keywords}
+                return call(value_of(function), spread(arguments), given, node.span)
+            case Star(inner):
+                raise _wrong("`*` stands among arguments only", node.span)
+            case Relation(name, pattern, _, subject):
+                return relation(name, None if subject is None else value_of(subject), pattern, node.span)
             case Is(inner, negated, pattern):
                 return relation("is", value_of(inner), pattern, node.span) is not negated
             case Sequence(kind, items):
@@ -214,7 +252,7 @@ def truth(value: object, span: Span) -> bool:
 
 
 def compare(sign: str, left: object, right: object, span: Span) -> bool:
-    """`left == right` and its kin, `in` and `not in`.
+    """`left == right` and its kin, `in`, `not in` and `~`.
 
     A number compared with a tuple is compared with each of its items, and all must agree: `kernel_size == 3` holds for
     (3, 3). Tuples and lists are alike. Only numbers have an order.
@@ -227,6 +265,10 @@ def compare(sign: str, left: object, right: object, span: Span) -> bool:
         return _equal(left, right, span)
     if sign == "!=":
         return not _equal(left, right, span)
+    if sign == "~":
+        if isinstance(left, str) and isinstance(right, str):
+            return globs.compiled(right).fullmatch(left) is not None
+        raise _wrong(f"`~` compares a text with a glob, not {describe(left)} with {describe(right)}", span)
     if sign in ("in", "not in"):
         if isinstance(left, str) and isinstance(right, str):
             found = left in right
@@ -290,11 +332,18 @@ def _item(value: object, index: object, span: Span) -> object:
     return found
 
 
-def _call(function: Expression, arguments: list[object], node: Call) -> object:
-    name = function.name if isinstance(function, Name) else ""
-    if name not in FUNCTIONS or node.keywords:
-        raise _wrong("only `min`, `max` and `abs` can be called here", node.span)
-    numbers = [_number(value, argument.span) for value, argument in zip(arguments, node.arguments, strict=True)]
+def _items(value: object, span: Span) -> list[object]:
+    if not isinstance(value, tuple | list):
+        raise _wrong(f"{describe(value)} has no items", span)
+    return list(value)
+
+
+def _call(name: str, arguments: list[object], node: Call) -> object:
+    if node.keywords:
+        raise _wrong(f"`{name}` takes no argument with a name", node.span)
+    spans = [argument.span for argument in node.arguments]
+    spans += [node.span] * (len(arguments) - len(spans))
+    numbers = [_number(value, span) for value, span in zip(arguments, spans, strict=False)]
     if not numbers or (name == "abs" and len(numbers) != 1):
         raise _wrong(f"`{name}` takes {'one number' if name == 'abs' else 'one number or more'}", node.span)
     if name == "abs":
@@ -321,4 +370,4 @@ def _wrong(message: str, span: Span) -> RewriteError:
 
 
 def _too_large(span: Span) -> RewriteError:
-    return Diagnostic("RW012", "this number is too large", span).error()
+    return Diagnostic("RW017", "this number is too large", span).error()

@@ -41,12 +41,20 @@ def position(header: syntax.Position) -> str:
 def statement(line: syntax.Line) -> str:
     """One statement."""
     match line:
-        case syntax.Insert(stages):
-            return f"insert {flow(stages)}"
-        case syntax.Replace(chosen, stages):
-            return f"replace {selector(chosen)}{where(chosen)} with {flow(stages)}"
+        case syntax.Insert(stages, _, per):
+            return f"insert {flow(stages)}{f' per {per}' if per else ''}"
+        case syntax.Replace(chosen, stages, _, per):
+            return f"replace {selector(chosen)}{where(chosen)} with {flow(stages)}{f' per {per}' if per else ''}"
         case syntax.Remove(chosen):
             return f"remove {selector(chosen)}{where(chosen)}"
+        case syntax.Wrap(chosen, stage):
+            return f"wrap {selector(chosen)}{where(chosen)} with {flow([stage])}"
+        case syntax.Fold(chosen, into):
+            return f"fold {selector(chosen)} into {selector(into)}{where(chosen)}"
+        case syntax.Move(moved, side, anchor):
+            return f"move {reference(moved)} {side} {reference(anchor)}"
+        case syntax.Tap(name, chosen):
+            return f"tap {name.text} = {selector(chosen)}{where(chosen)}"
         case syntax.Set(assigns):
             return "set " + ", ".join(f"{reference(item.target)} = {value(item.value)}" for item in assigns)
         case syntax.Freeze(frozen, what, chosen):
@@ -59,19 +67,46 @@ def statement(line: syntax.Line) -> str:
             return f"expect {count(low, high)} matches"
         case syntax.ExpectOutput(shape):
             return f"expect output {value(shape)}"
+        case syntax.ExpectEquivalent():
+            return "expect equivalent"
+        case syntax.Leaf(alternatives):
+            return f"leaf {units(alternatives)}"
+        case syntax.Include(path):
+            return f"include {string(path)}"
+        case syntax.Use(module, _, alias, names):
+            text = f"use {module.text if isinstance(module, syntax.Dotted) else string(module.glob)}"
+            if names:
+                return f"{text} ({', '.join(name.text for name in names)})"
+            return f"{text} as {alias.text}" if alias else text
+        case syntax.Given(flows):
+            return f"given {', '.join(map(flow, flows))}"
+        case syntax.Want(flows):
+            return f"want {', '.join(map(flow, flows))}"
+        case syntax.Unchanged():
+            return "unchanged"
+        case syntax.Model(builder, example):
+            return f"model {value(builder)}" + (f" input {value(example)}" if example is not None else "")
         case syntax.Param(name, constant, settable):
             return f"{'param' if settable else 'let'} {name.text} = {value(constant)}"
         case syntax.Version(number):
             return f"rw {number}"
         case syntax.Clause(header, body):
-            inner = "; ".join(statement(line) for line in body)
-            match header:
-                case syntax.Position():
-                    return f"{position(header)}: {inner}"
-                case syntax.Within(alternatives):
-                    return f"within {units(alternatives)}: {inner}"
-                case syntax.Rule(name):
-                    return f"rule {name.text}: {inner}"
+            return f"{head(header)}: {'; '.join(statement(line) for line in body)}"
+
+
+def head(header: syntax.Position | syntax.Within | syntax.Rule | syntax.Repeat | syntax.RuleTest) -> str:
+    """A header without its `:`."""
+    match header:
+        case syntax.Position():
+            return position(header)
+        case syntax.Within(alternatives):
+            return f"within {units(alternatives)}"
+        case syntax.Rule(name, title):
+            return f"rule {name.text}" + (f" {string(title)}" if title else "")
+        case syntax.Repeat(most):
+            return "repeat" if most is None else f"repeat max {most}"
+        case syntax.RuleTest(name, title):
+            return f"test {name.text}" + (f" {string(title)}" if title else "")
 
 
 def count(low: int, high: int | None) -> str:
@@ -86,13 +121,20 @@ def count(low: int, high: int | None) -> str:
 
 def selector(chosen: syntax.Selector) -> str:
     """`A | B as c in S except E`, without its `where`."""
-    parts = [units(chosen.alternatives)]
-    if chosen.capture is not None:
-        parts.append(f"as {chosen.capture.text}")
+    parts = [", ".join(map(chain, chosen.chains))]
     parts += [f"in {units(scope)}" for scope in chosen.scopes]
     if chosen.excluded:
         parts.append(f"except {units(chosen.excluded)}")
     return " ".join(parts)
+
+
+def chain(links: Iterable[syntax.Link]) -> str:
+    """`A as a -> B? >> C`."""
+    parts = []
+    for link in links:
+        name = f" as {link.capture.text}" if link.capture else ""
+        parts.append(f"{f' {link.arrow} ' if link.arrow else ''}{units(link.alternatives)}{'?' * link.optional}{name}")
+    return "".join(parts)
 
 
 def where(chosen: syntax.Selector) -> str:
@@ -145,7 +187,7 @@ def arguments(call: syntax.Stage | syntax.Initialiser | nodes.Call) -> str:
     return f"({', '.join(given)})" if given else ""
 
 
-def reference(target: syntax.Reference) -> str:
+def reference(target: syntax.Reference | syntax.Target) -> str:
     """`prev.activation`."""
     return ".".join((target.root, *target.attributes))
 
@@ -186,8 +228,10 @@ def value(node: Expression, strength: int = 0) -> str:
             return f"{value(inner, _SIGN + 1)}[{value(index)}]"
         case nodes.Call(function):
             return f"{value(function, _SIGN + 1)}{arguments(node) or '()'}"
-        case nodes.Relation(name, pattern):
-            return f"{name}({units(pattern)})"
+        case nodes.Relation(name, pattern, _, subject):
+            return f"{f'{value(subject, _SIGN + 1)}.' if subject is not None else ''}{name}({units(pattern)})"
+        case nodes.Star(inner):
+            return f"*{value(inner)}"
         case nodes.Sequence(kind, items):
             inside = ", ".join(value(item) for item in items)
             return f"[{inside}]" if kind is list else f"({inside}{',' if len(items) == 1 else ''})"

@@ -21,14 +21,15 @@ MOST_UNCLOSED = 20  # after so many the search for more errors ends: each one co
 
 KEYWORDS = frozenset(
     (
-        *("after", "at", "before", "between", "rule", "within"),
-        *("expect", "freeze", "insert", "let", "param", "remove", "replace", "reset", "rw", "set", "unfreeze"),
+        *("after", "at", "before", "between", "match", "repeat", "rule", "test", "within"),
+        *("expect", "fold", "freeze", "include", "insert", "leaf", "let", "move", "param", "remove", "replace"),
+        *("reset", "rw", "set", "tap", "unfreeze", "use", "wrap", "given", "model", "unchanged", "want"),
     )
 )
 """words that a line may start with"""
 
-_CONTINUING = frozenset(("where", "and", "or", "in", "except", "with", "->", "|", "{"))  # starts no line of its own
-_JOINING = frozenset(("and", "or", "->", ",", "|"))  # a line that ends so goes on
+_CONTINUING = frozenset(("where", "and", "or", "in", "except", "with", "->", ">>", "|", "{"))  # starts no line of its own
+_JOINING = frozenset(("and", "or", "->", ">>", ",", "|"))  # a line that ends so goes on
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 _PARTS = re.compile(
     r"""(?P<newline>\n)
@@ -38,7 +39,7 @@ _PARTS = re.compile(
       | (?P<open>[(\[{])
       | (?P<close>[)\]}])
       | (?P<word>\w+)
-      | (?P<sign>->|[^\w\s])
+      | (?P<sign>->|>>|[^\w\s])
       | (?P<other>.)""",
     re.VERBOSE,
 )
@@ -69,9 +70,9 @@ class LayoutError(Exception):
         super().__init__(diagnostic.message)
 
 
-def over_limit(message: str, span: Span | None, help_text: str = "") -> LimitError:
-    """The error for text over a limit (RW012)."""
-    return LimitError(Diagnostic("RW012", message, span, help=help_text))
+def over_limit(code: str, message: str, span: Span | None, help_text: str = "") -> LimitError:
+    """The error for text over a limit: RW012 its size, RW013 its words, RW014 its nesting."""
+    return LimitError(Diagnostic(code, message, span, help=help_text))
 
 
 def split(source: Source) -> tuple[list[Chunk], list[Diagnostic]]:
@@ -82,7 +83,7 @@ def split(source: Source) -> tuple[list[Chunk], list[Diagnostic]]:
 
     """
     if len(source.text) > MOST_CHARACTERS:
-        raise over_limit(f"rule text of more than {MOST_CHARACTERS} characters", None)
+        raise over_limit("RW012", f"rule text of more than {MOST_CHARACTERS} characters", None)
     text = "\n".join(source.lines)
     chunks: list[Chunk] = []
     errors: list[Diagnostic] = []
@@ -121,7 +122,7 @@ class _Walk:
                 continue
             tokens += 1
             if tokens > MOST_TOKENS:
-                raise over_limit(f"more than {MOST_TOKENS} words and signs", self.span(offset, line))
+                raise over_limit("RW013", f"more than {MOST_TOKENS} words and signs", self.span(offset, line))
             if offset == 0 or self.text[offset - 1] == "\n":  # column 0
                 if part in KEYWORDS and any(bracket != "{" for bracket, *_ in self.opened):
                     self.unclosed()  # a statement in column 0 ends any `(` and `[` in front of it
@@ -150,7 +151,7 @@ class _Walk:
             self.opened.append((part, offset, line))
             if len(self.opened) > DEEPEST:
                 where = self.span(offset, line)
-                raise over_limit(f"brackets nested deeper than {DEEPEST}", where, "split it with `let`")
+                raise over_limit("RW014", f"brackets nested deeper than {DEEPEST}", where, "split it with `let`")
         elif kind == "close" and self.opened:
             if self.opened[-1][0] == _PARTNER[part]:
                 self.opened.pop()
@@ -234,7 +235,7 @@ class Blocks(Generic[T]):
         enclosed = 0  # depth of `(` and `[`
         for token in stream:
             if token.type == "_NL":
-                if enclosed or (self.last is not None and self.last.type in ("COMMA", "ARROW", "BAR", "AND", "OR")):
+                if enclosed or (self.last is not None and self.last.type in ("COMMA", "ARROW", "SOLE", "BAR", "AND", "OR")):
                     continue
                 yield from self.line_end(token)
                 continue
@@ -304,4 +305,4 @@ class Blocks(Generic[T]):
         """Opens a block."""
         self.frames.append(width)
         if len(self.frames) > DEEPEST:
-            raise over_limit(f"blocks nested deeper than {DEEPEST}", self.place(line, column))
+            raise over_limit("RW014", f"blocks nested deeper than {DEEPEST}", self.place(line, column))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from rewrite import globs
 from rewrite.errors import Diagnostic, RewriteError, nearest
 from rewrite.expression import Expression, evaluate, truth
 from rewrite.graph import Graph, Layer, Node, Operand, Value
@@ -233,7 +234,7 @@ class Matcher:
 
     def _unit_is_layer(self, unit: Unit, where: str, layer: Layer) -> bool:
         if isinstance(unit.base, Path):
-            return path.compiled(unit.base.glob).fullmatch(where) is not None
+            return globs.compiled(unit.base.glob).fullmatch(where) is not None
         return self.fits(unit, scope.as_node(layer))
 
     def _chosen(self, selector: Selector, unit: Unit, node: Node, found: Found) -> bool:

@@ -42,13 +42,16 @@ WORDS: dict[str, str] = {
     "INT": "a number",
     "FLOAT": "a number",
     "STRING": "a string",
-    "RELATION": "`has_next`, `has_prev` or `only_next`",
+    "RELATION": "a question such as `has_next`",
     "CMP": "a comparison",
     "PLUS": "an operator",
     "MINUS": "an operator",
     "STAR": "`*`",
     "DIVIDE": "an operator",
     "ARROW": "`->`",
+    "SOLE": "`>>`",
+    "QUESTION": "`?`",
+    "TILDE": "`~`",
     "AT": "`@`",
     "AT_WORD": "`at`",
     "BAR": "`|`",
@@ -67,10 +70,11 @@ WORDS: dict[str, str] = {
 } | {
     word.upper(): f"`{word}`"
     for word in (
-        *("after", "before", "between", "within", "rule"),
-        *("insert", "replace", "remove", "set", "freeze", "unfreeze", "reset", "expect", "param", "let", "rw"),
-        *("and", "any", "as", "every", "except", "false", "first", "in", "is", "last", "matches", "none", "not", "nth"),
-        *("or", "output", "params", "stats", "true", "where", "with"),
+        *("after", "and", "any", "as", "before", "between", "call", "equivalent", "every", "except", "expect"),
+        *("false", "first", "fold", "freeze", "given", "in", "include", "input", "insert", "into", "is", "last"),
+        *("layer", "leaf", "let", "match", "matches", "max", "model", "move", "none", "not", "nth", "or", "output"),
+        *("param", "params", "per", "remove", "repeat", "replace", "reset", "rule", "rw", "set", "stats", "tap"),
+        *("test", "true", "unchanged", "unfreeze", "use", "want", "where", "with", "within", "wrap"),
     )
 }
 """every terminal of the grammar in plain words"""
@@ -78,11 +82,14 @@ WORDS: dict[str, str] = {
 _LAYOUT = frozenset(("$END", "_NL", "_DEDENT"))
 _KEYWORDS = frozenset(kind for kind, word in WORDS.items() if word[1:-1].isidentifier()) | {"RELATION"}
 _VALUE = frozenset(("NAME", "INT", "FLOAT", "STRING", "TRUE", "FALSE", "NONE", "RELATION", "LPAR", "LSQB", "MINUS"))
-_OPERATOR = frozenset(["PLUS", "MINUS", "STAR", "DIVIDE", "CMP", "IN", "NOT", "IS", "AND", "OR"])
+_OPERATOR = frozenset(["PLUS", "MINUS", "STAR", "DIVIDE", "CMP", "TILDE", "IN", "NOT", "IS", "AND", "OR"])
 _SELECTOR = frozenset(["NAME", "STRING", "ANY", "FIRST", "LAST", "NTH", "EVERY"])
-_CLAUSE = frozenset(["AFTER", "BEFORE", "BETWEEN", "AT_WORD", "WITHIN", "RULE"])
+_CLAUSE = frozenset(["AFTER", "BEFORE", "BETWEEN", "AT_WORD", "MATCH", "WITHIN", "RULE", "REPEAT", "TEST"])
 _STATEMENT = frozenset(
-    ("INSERT", "REPLACE", "REMOVE", "SET", "FREEZE", "UNFREEZE", "RESET", "EXPECT", "PARAM", "LET", "RW")
+    (
+        *("INSERT", "REPLACE", "REMOVE", "WRAP", "SET", "FOLD", "MOVE", "TAP", "FREEZE", "UNFREEZE", "RESET", "EXPECT"),
+        *("LEAF", "PARAM", "LET", "INCLUDE", "USE", "RW", "GIVEN", "WANT", "UNCHANGED", "MODEL"),
+    )
 )
 _GROUPS = (
     (_CLAUSE | _STATEMENT, "a rule or a statement"),
@@ -111,7 +118,7 @@ def read(path: str | os.PathLike[str]) -> Source:
     except ValueError as error:  # a NUL in the path
         raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {error}", help="check the path")]) from None
     if len(data) > MOST_CHARACTERS:
-        raise RuleError([over_limit(f"`{name}` has more than {MOST_CHARACTERS} bytes", None).diagnostic])
+        raise RuleError([over_limit("RW012", f"`{name}` has more than {MOST_CHARACTERS} bytes", None).diagnostic])
     try:
         return Source(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -278,7 +285,7 @@ def _check_depth(lines: Iterable[Line]) -> None:
         if hasattr(node, "span"):  # a node; else a plain tuple of nodes
             span, depth = node.span, depth + 1
         if depth > DEEPEST:
-            raise over_limit(f"nested deeper than {DEEPEST} levels", span, "split it with `let`")
+            raise over_limit("RW014", f"nested deeper than {DEEPEST} levels", span, "split it with `let`")
         children = node if isinstance(node, tuple) else vars(node).values()
         stack += [(child, depth, span) for child in children]
 
@@ -332,14 +339,14 @@ def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnos
 
 
 def _unknown_keyword(word: str, place: Span, line_start: bool) -> Diagnostic:
-    label = "a statement starts with insert, replace, remove, set, freeze, reset, expect, ..."
+    label = "a statement starts with insert, replace, remove, wrap, set, fold, move, freeze, ..."
     if line_start:
-        label = "a rule starts with after, before, between, at, within, rule, replace, remove, freeze, ..."
+        label = "a rule starts with after, before, between, at, match, within, rule, replace, ..."
     known = sorted(_STATEMENT | (_CLAUSE if line_start else frozenset()))
     close = nearest(word, [WORDS[kind].strip("`") for kind in known], 1)
     help_text = f"did you mean `{close[0]}`?" if close else ""
     if word in ("import", "from"):
-        help_text = "rules import no Python; pass classes of your own as `modules={...}`"
+        help_text = "Python comes in with `use`: `use my_package.layers as my`"
     return Diagnostic("RW002", f"unknown keyword `{word}`", place, label, help=help_text)
 
 

@@ -82,12 +82,21 @@ class Unit(NamedTuple):
     port: Port | None = None
 
 
-class Selector(NamedTuple):
-    """`A | B as c in S except E where w`."""
+class Link(NamedTuple):
+    """One call of a chain: `A | B as c`, `A?`; `arrow` is what leads to it: nothing, `->` or `>>`."""
 
     alternatives: tuple[Unit, ...]
     span: Span
+    arrow: Literal["", "->", ">>"] = ""
+    optional: bool = False
     capture: Word | None = None
+
+
+class Selector(NamedTuple):
+    """`A | B as c in S except E where w`, `A -> B >> C`; several chains stand behind `match` only."""
+
+    chains: tuple[tuple[Link, ...], ...]
+    span: Span
     scopes: tuple[tuple[Unit, ...], ...] = ()
     excluded: tuple[Unit, ...] = ()
     where: Expression | None = None
@@ -138,18 +147,64 @@ class Assign(NamedTuple):
     span: Span
 
 
+Per = Literal["call", "layer"]
+
+
 class Insert(NamedTuple):
-    """`insert X -> Y`."""
+    """`insert X -> Y per layer`."""
 
     stages: tuple[Stage, ...]
     span: Span
+    per: Per | None = None
 
 
 class Replace(NamedTuple):
-    """`replace S with X -> Y`."""
+    """`replace S with X -> Y per call`."""
 
     selector: Selector
     stages: tuple[Stage, ...]
+    span: Span
+    per: Per | None = None
+
+
+class Wrap(NamedTuple):
+    """`wrap S with F(...)`."""
+
+    selector: Selector
+    stage: Stage
+    span: Span
+
+
+class Fold(NamedTuple):
+    """`fold B into A`: selectors, or captures of the `match` around it."""
+
+    selector: Selector
+    into: Selector
+    span: Span
+
+
+class Target(NamedTuple):
+    """`b`, `prev.activation`: what is moved, or where to."""
+
+    root: str
+    attributes: tuple[str, ...]
+    span: Span
+
+
+class Move(NamedTuple):
+    """`move b after r`."""
+
+    moved: Target
+    side: Literal["after", "before"]
+    anchor: Target
+    span: Span
+
+
+class Tap(NamedTuple):
+    """`tap n = S`."""
+
+    name: Word
+    selector: Selector
     span: Span
 
 
@@ -208,6 +263,19 @@ class ExpectOutput(NamedTuple):
     span: Span
 
 
+class ExpectEquivalent(NamedTuple):
+    """`expect equivalent`."""
+
+    span: Span
+
+
+class Leaf(NamedTuple):
+    """`leaf Block | "path"`: modules that are one call each."""
+
+    alternatives: tuple[Unit, ...]
+    span: Span
+
+
 class Param(NamedTuple):
     """`param rate = 0.1`, a constant that the caller may set; `let` (`settable` false): one that it may not."""
 
@@ -217,6 +285,22 @@ class Param(NamedTuple):
     span: Span
 
 
+class Include(NamedTuple):
+    """`include "other.rw"`."""
+
+    path: str
+    span: Span
+
+
+class Use(NamedTuple):
+    """`use "layers.py" as my`, `use pkg.mod as m`, `use pkg.mod (A, B)`."""
+
+    module: Dotted | Path
+    span: Span
+    alias: Word | None = None
+    names: tuple[Word, ...] = ()
+
+
 class Version(NamedTuple):
     """`rw 1`."""
 
@@ -224,16 +308,70 @@ class Version(NamedTuple):
     span: Span
 
 
-Statement = Insert | Replace | Remove | Set | Freeze | Reset | ExpectCount | ExpectOutput | Param | Version
+# ---- inside of a test
+
+
+class Given(NamedTuple):
+    """`given x -> Conv2d(3, 8, 3) -> y`: the model that the rule is tried on."""
+
+    flows: tuple[tuple[Stage, ...], ...]
+    span: Span
+
+
+class Want(NamedTuple):
+    """`want x -> ... -> y`: the model that it is to become."""
+
+    flows: tuple[tuple[Stage, ...], ...]
+    span: Span
+
+
+class Unchanged(NamedTuple):
+    """`unchanged`: the rule is to leave the model alone."""
+
+    span: Span
+
+
+class Model(NamedTuple):
+    """`model torchvision.models.vgg16() input (1, 3, 224, 224)`."""
+
+    builder: Expression
+    input: Expression | None
+    span: Span
+
+
+Statement = (
+    Insert
+    | Replace
+    | Remove
+    | Wrap
+    | Set
+    | Fold
+    | Move
+    | Tap
+    | Freeze
+    | Reset
+    | ExpectCount
+    | ExpectOutput
+    | ExpectEquivalent
+    | Leaf
+    | Param
+    | Include
+    | Use
+    | Version
+    | Given
+    | Want
+    | Unchanged
+    | Model
+)
 
 
 # ---- clauses ------------------------------------------------------------------------------------------------------
 
 
 class Position(NamedTuple):
-    """`after S`, `before S`, `between S and T`, `at S`: a header that selects."""
+    """`after S`, `before S`, `between S and T`, `at S`, `match S`: a header that selects."""
 
-    word: Literal["after", "before", "between", "at"]
+    word: Literal["after", "before", "between", "at", "match"]
     selector: Selector
     span: Span
     second: Selector | None = None
@@ -254,10 +392,25 @@ class Rule(NamedTuple):
     span: Span
 
 
+class Repeat(NamedTuple):
+    """`repeat max 5`; without a number `most` is None."""
+
+    most: int | None
+    span: Span
+
+
+class RuleTest(NamedTuple):
+    """`test rule "what it shows"`."""
+
+    name: Word
+    title: str
+    span: Span
+
+
 class Clause(NamedTuple):
     """A header and its body."""
 
-    header: Position | Within | Rule
+    header: Position | Within | Rule | Repeat | RuleTest
     body: tuple[Line, ...]
     span: Span
 

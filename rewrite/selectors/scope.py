@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rewrite.graph import Graph, Layer, Node
 from rewrite.pattern import Anything, Kind, Path, Unit
 from rewrite.selectors import kind
-from rewrite.selectors.path import compiled
+from rewrite.globs import compiled
 from rewrite.vocabulary import short
 
 
