@@ -21,6 +21,8 @@ class LayerSpec:
     arguments: tuple[Expression, ...] = ()
     keywords: tuple[tuple[str, Expression], ...] = ()
     capture: str | None = None
+    inputs: tuple[str, ...] = ()
+    """captures whose values it takes, in this order: `my.Add(p, q)`; none: the value that flows there"""
 
     @property
     def name(self) -> str:

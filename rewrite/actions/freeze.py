@@ -25,6 +25,8 @@ class Freeze:
     frozen: bool
     what: Literal["all", "params", "stats"]
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
     on_layers: ClassVar[bool] = True
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:

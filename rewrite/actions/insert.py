@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewrite.actions.action import LayerSpec
 from rewrite.errors import Diagnostic
@@ -24,6 +24,13 @@ class Insert:
 
     layers: tuple[LayerSpec, ...]
     span: Span
+    per: Literal["call", "layer"] | None = None
+    """one new layer for each call (None too), or one for all calls of a layer"""
+    subject: str | None = None
+    """capture next to which they stand; None: at the position that the clause selects"""
+    ahead: bool = False
+    """in front of that capture, at its input `port`"""
+    port: int | str | None = None
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Adds a chain to each site."""

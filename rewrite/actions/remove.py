@@ -26,6 +26,8 @@ class Remove:
     """
 
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each call, or for each layer whose surroundings are left alone."""

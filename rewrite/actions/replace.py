@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewrite import edit
 from rewrite.actions.action import LayerSpec
@@ -30,6 +30,10 @@ class Replace:
 
     layers: tuple[LayerSpec, ...]
     span: Span
+    per: Literal["call", "layer"] | None = None
+    """one new layer for each call, or one for all calls of a layer"""
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Turns the sites into edits, one for each layer or call."""

@@ -47,6 +47,8 @@ class Reset:
     arguments: tuple[Expression, ...]
     keywords: tuple[tuple[str, Expression], ...]
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
     on_layers: ClassVar[bool] = True
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:

@@ -77,6 +77,8 @@ class Operation:
     go by number"""
     outputs: int = 1
     """how many values a call returns; of several, the first is the main one; 0: as many as it makes (`chunk`)"""
+    wraps: bool = False
+    """a layer around another one: its constructor takes that first, which `signature` leaves out"""
     module: str | None = None
     """PyTorch: dotted name of the module class"""
     functions: Mapping[str, str] = field(default_factory=dict)
