@@ -22,6 +22,8 @@ class Edge:
     target: int
     sole: bool
     """and nowhere else"""
+    port: int | str | None = None
+    """into this input"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
             message = f"`{link.joins}` stands for a call that was named before"
             help_text = "its tests, picks and names stand where it is named first"
             yield Diagnostic("RW108", message, link.span, help=help_text)
+    for link in links:
+        if len({unit.port for unit in link.alternatives}) > 1:
+            message = "these alternatives are meant at different inputs"
+            yield Diagnostic("RW108", message, link.span, help="write a rule for each input")
     joined = {link.joins for link in links if link.joins}
     for link in optional:
         if selector.is_single:
@@ -74,8 +80,9 @@ def _check_connected(selector: Selector) -> Iterator[Diagnostic]:
     numbers = list(_numbers(selector))
     groups: list[set[int]] = []
     for chain in numbers:
-        merged = set(chain)
-        groups = [group for group in groups if not (group & merged and merged.update(group) is None)] + [merged]
+        apart = [group for group in groups if not group & set(chain)]
+        merged = set(chain).union(*(group for group in groups if group & set(chain)))
+        groups = [*apart, merged]
     if len(groups) > 1:
         help_text = "name a call with `as x` in one chain, and write `x` in the other"
         message = "these chains have no call in common"
@@ -131,7 +138,7 @@ def variants(selector: Selector) -> list[Variant]:
                 for (source, before), (target, place) in itertools.pairwise(kept):
                     # A link that leads to, or away from, what is missing must hold for what takes its place.
                     arrows = {links[between].arrow for between in range(before + 1, place + 1)}
-                    edges.append(Edge(source, target, ">>" in arrows))
+                    edges.append(Edge(source, target, ">>" in arrows, links[place].alternatives[0].port))
             present = frozenset(number for chain in numbers for number in chain if number not in missing)
             found.append(Variant(present, tuple(dict.fromkeys(edges))))
     return found

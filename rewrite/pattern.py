@@ -121,3 +121,16 @@ class Selector:
     def capture(self) -> str | None:
         """The capture of a single link."""
         return self.chains[0][0].capture if self.is_single else None
+
+
+def unit_text(unit: Unit) -> str:
+    """A unit's base as it is written."""
+    match unit.base:
+        case Kind(text):
+            return text
+        case Path(glob):
+            return f'"{glob}"'
+        case Anything():
+            return "any"
+        case Bound(name):
+            return name

@@ -57,6 +57,11 @@ class Clause:
     repeat: Repeat | None = None
     """the `repeat` block around it, one object for all clauses in it"""
 
+    @property
+    def preserves(self) -> bool:
+        """Whether all its actions leave the numbers that the model computes in eval mode as they are, to rounding."""
+        return all(action.preserves for action in self.actions)
+
 
 @dataclass(frozen=True)
 class OutputPromise:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rewrite.expression import Expression
 from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class LayerSpec:
     def name(self) -> str:
         """The name as the rule writes it."""
         return self.operation or self.external or ""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the layer hands its input on as it is in eval mode."""
+        row = OPERATIONS.get(self.operation or "")
+        return row is not None and (row.family == "dropout" or row.name in ("Identity", "Tap", "LoRA"))
 
 
 @dataclass(frozen=True)

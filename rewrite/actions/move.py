@@ -35,6 +35,11 @@ class Move:
     anchor: tuple[str, ...]
     span: Span
 
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each match that is not as it should be already."""
         for site in sites:

@@ -27,6 +27,11 @@ class Tap:
     span: Span
     subject: str | None = None
 
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return True
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Inserts the identity that remembers."""
         if len(sites) > 1:

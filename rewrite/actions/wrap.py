@@ -28,6 +28,11 @@ class Wrap:
     span: Span
     subject: str | None = None
 
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return self.layer.preserves
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each layer."""
         done: dict[str, edit.NewLayer] = {}

@@ -41,6 +41,7 @@ def _fits(unit: Unit, graph: Graph, node: Node, classes: Mapping[str, str]) -> b
     if isinstance(base, Path):
         pattern = compiled(base.glob)
         return any(pattern.fullmatch(path) for path, _ in enclosing(graph, node))
+    assert isinstance(base, Kind), "captures are calls, not places"
     if kind.explain(base, node, classes) is None:
         return True
     for _, layer in enclosing(graph, node):
