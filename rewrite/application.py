@@ -188,7 +188,9 @@ class Application:
         except PlanError as problem:
             raise self._with_history(clause, problem) from None
         if not made.sites and (gone := self._taken_away(clause)):
-            made.warnings.append(Diagnostic("RW407", "an earlier rule left nothing for this one", clause.span, notes=gone))
+            made.warnings.append(
+                Diagnostic("RW407", "an earlier rule left nothing for this one", clause.span, notes=gone)
+            )
         return made
 
     def _with_history(self, clause: Clause, problem: PlanError) -> PlanError:
@@ -219,7 +221,9 @@ class Application:
             if not paths:
                 what = unit_text(unit)
                 message = f"`leaf {what}` names nothing in {self.name}"
-                raise Diagnostic("RW301", message, unit.span, help="`rewrite show` lists the modules of a model").error()
+                raise Diagnostic(
+                    "RW301", message, unit.span, help="`rewrite show` lists the modules of a model"
+                ).error()
             found.update(paths)
         return frozenset(found)
 

@@ -17,7 +17,6 @@ ALWAYS = ("activation", "inplace", "path", "training", "uses")
 """attributes that any call or layer may be asked for"""
 
 
-
 class OutsideNames(frozenset[str]):
     """Names that rules may use besides the vocabulary: those that the caller gave, and what modules of Python hold.
 

@@ -376,7 +376,9 @@ class Matcher:
                 if base is not None:
                     why = base
                     continue
-                failed = next(((stage, text) for stage, text in self._tests(selector, unit, node) if text is not None), None)
+                failed = next(
+                    ((stage, text) for stage, text in self._tests(selector, unit, node) if text is not None), None
+                )
                 if failed is None:
                     if node.layer is not None and node.layer.uncallable:
                         return node.layer.uncallable
@@ -408,7 +410,9 @@ class Matcher:
             found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
 
     def _is_start(self, selector: Selector, node: Node) -> bool:
-        return any(self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind))
+        return any(
+            self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
+        )
 
     # ---- where
 

@@ -190,7 +190,9 @@ class Misses:
     def _places_of(self, units: Iterable[Unit]) -> list[str]:
         units = list(units)
         places = Counter(
-            node.name.partition(".")[0] for node in self.graph.nodes if any(self.matcher.fits(unit, node) for unit in units)
+            node.name.partition(".")[0]
+            for node in self.graph.nodes
+            if any(self.matcher.fits(unit, node) for unit in units)
         )
         return [f'"{place}.**" ({count})' for place, count in places.most_common(6)]
 
@@ -248,7 +250,9 @@ class Misses:
         chosen = []
         for node in self.graph.nodes:
             try:
-                if self.matcher.select(replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]).chosen:
+                if self.matcher.select(
+                    replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]
+                ).chosen:
                     chosen.append(node)
             except RewriteError:  # the condition asks what only the named spelling has
                 continue
@@ -289,8 +293,6 @@ class Misses:
             for unit in selector.alternatives
             if id(unit) not in hit and not any(self.matcher.fits(unit, node) for node, _ in found.nodes)
         ]
-
-
 
 
 def described(selector: Selector, stuck: Stuck) -> str:

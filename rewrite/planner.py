@@ -128,9 +128,7 @@ def _run(
             consumers = graph.uses.get(site.node.index, ())
             if len({node.index for node, _ in consumers}) == 1:
                 site.names = {**site.names, "next": consumers[0][0]}
-    desk = Desk(
-        graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, matcher.call, trial, calls
-    )
+    desk = Desk(graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, matcher.call, trial, calls)
     for action in clause.actions:
         action.plan(_meant(action, clause, sites, matcher), desk)
     for site in sites:

@@ -89,7 +89,13 @@ class Backend(Protocol):
         ...
 
     def read(
-        self, model: Any, *, example: Example | None = None, name: str = "", before: Reading | None = None
+        self,
+        model: Any,
+        *,
+        example: Example | None = None,
+        name: str = "",
+        before: Reading | None = None,
+        leaves: frozenset[str] = frozenset(),
     ) -> Reading:
         """Reads a model; it is not changed and none of its layers is run.
 
@@ -116,6 +122,10 @@ class Backend(Protocol):
         self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
         """Shape that new layers make of a shape, or why they do not take it."""
+        ...
+
+    def find(self, model: Any, path: str) -> object:
+        """The module at a path: what functions of the caller are handed for a call of it."""
         ...
 
     def size(self, model: Any) -> Size:

@@ -101,7 +101,13 @@ class TorchBackend:
         return qualified(cls) if isinstance(cls, type) else ""
 
     def read(
-        self, model: nn.Module, *, example: Example | None = None, name: str = "", before: Reading | None = None
+        self,
+        model: nn.Module,
+        *,
+        example: Example | None = None,
+        name: str = "",
+        before: Reading | None = None,
+        leaves: frozenset[str] = frozenset(),
     ) -> TorchReading:
         """A reading; forwards are captured on demand.
 
@@ -115,6 +121,9 @@ class TorchBackend:
             where = f"`{path}` is" if path else "the model is"
             raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
         return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None)
+
+    def find(self, model: nn.Module, path: str) -> nn.Module:
+        return model.get_submodule(path)
 
     def write(
         self, reading: Reading, edits: Sequence[Edit], modules: Mapping[str, Callable[..., Any]], seed: int
