@@ -280,9 +280,8 @@ class Misses:
 
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""
-        if len(selector.alternatives) < 2:
-            return []
-        hit = {id(unit) for _, unit in found.nodes}
+        several = [unit for link in selector.links if len(link.alternatives) > 1 for unit in link.alternatives]
+        hit = {id(unit) for chosen in found.chosen for unit in chosen.units.values()}
         return [
             Diagnostic(
                 "RW302",
@@ -290,8 +289,8 @@ class Misses:
                 unit.span,
                 notes=tuple(self._near_kinds([unit])),
             )
-            for unit in selector.alternatives
-            if id(unit) not in hit and not any(self.matcher.fits(unit, node) for node, _ in found.nodes)
+            for unit in several
+            if id(unit) not in hit and not any(self.matcher.fits(unit, n) for c in found.chosen for n in c.nodes)
         ]
 
 
