@@ -26,7 +26,9 @@ from rewrite.source import Span
 LONGEST_PATH = 1000  # characters
 
 _MOST_NAMES = 1000  # of a folder that are looked at to find the nearest
-_FILE = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
+_FILE = os.O_RDONLY | sum(
+    getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
+)
 _FOLDER = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_DIRECTORY", "O_CLOEXEC"))
 _RELATIVE = os.open in os.supports_dir_fd
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -93,7 +95,9 @@ def read(path: str, written: str, folder: str, most: int, span: Span) -> bytes:
         if error.errno == errno.ELOOP:
             raise _refused(written, "is a link that leads nowhere", span) from None
         why = os.strerror(error.errno) if error.errno is not None else str(error)
-        raise Diagnostic("RW010", f"cannot read `{written}`: {why}", span, help="check who may read it").error() from None
+        raise Diagnostic(
+            "RW010", f"cannot read `{written}`: {why}", span, help="check who may read it"
+        ).error() from None
 
 
 def _wrong_form(path: str) -> str:

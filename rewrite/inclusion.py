@@ -74,7 +74,10 @@ class _Expansion:
         self.count = _count(file.lines)
         self.characters = len(file.source.text)
         self.included: set[str] = set()
-        path = os.path.relpath(os.path.realpath(file.source.name), os.path.realpath(folder))
+        start = os.path.realpath(folder).rstrip(os.sep) + os.sep
+        path = os.path.realpath(file.source.name).removeprefix(
+            start
+        )  # absolute where the name is a link into elsewhere
         self.chain = [_Open(path, file.source.name, None)]
         self.add(file.lines)
 
@@ -124,7 +127,8 @@ class _Expansion:
 
     def find(self, line: syntax.Include) -> str:
         """The real path of what a line includes, which is none of the files that it stands in."""
-        path = containment.contained(line.path, os.path.dirname(self.chain[-1].path), self.folder, line.span)
+        within = os.path.dirname(self.chain[-1].path) if len(self.chain) > 1 else ""
+        path = containment.contained(line.path, within, self.folder, line.span)
         known = [file.path for file in self.chain]
         if path in known:
             around = [file.name for file in self.chain[known.index(path) :]]
