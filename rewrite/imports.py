@@ -8,16 +8,13 @@ What a module brings in is every class and function with a public name, as `my.S
 
 from __future__ import annotations
 
-import importlib
-import linecache
 import os
 import posixpath
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from rewrite import containment, python_file, syntax
+from rewrite import containment, syntax
 from rewrite import expression as nodes
 from rewrite.errors import Diagnostic, RewriteError, nearest, raisable
 from rewrite.layout import MOST_CHARACTERS
@@ -274,6 +271,10 @@ def _no_name(code: str, module: ModuleType, shown: str, name: str, prefix: str, 
 
 def _module(use: syntax.Use, file: syntax.File, folder: str | None) -> ModuleType:
     """Imports what a line names."""
+    import importlib  # only rules that import Python pay for it
+
+    from rewrite import python_file
+
     if isinstance(use.module, syntax.Dotted):
         name = use.module.text
         try:
@@ -304,6 +305,10 @@ def _within(source: Source, root: Source, folder: str) -> str:
 
 def _cannot_import(use: syntax.Use, error: BaseException, path: str | None) -> RewriteError:
     """RW111: what the module raised, and at which of its lines."""
+    import importlib
+    import linecache
+    import traceback
+
     name = _text(use.module.span).strip("\"'")
     text = (str(error).strip().splitlines() or [""])[0]
     if isinstance(error, SyntaxError):
@@ -312,7 +317,9 @@ def _cannot_import(use: syntax.Use, error: BaseException, path: str | None) -> R
         frames = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename not in (__file__, python_file.__file__) and not frame.filename.startswith("<frozen ")
+            if os.path.dirname(frame.filename) != os.path.dirname(__file__)
+            and frame.filename != importlib.__file__
+            and not frame.filename.startswith("<frozen ")
         ]
         own = [frame for frame in frames if frame.filename == (path or frames[0].filename)]
         place = (own[-1].filename, own[-1].lineno) if own else (None, None)

@@ -14,7 +14,6 @@ The file's folder is not put on `sys.path`: a file that needs its neighbours bel
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import keyword
@@ -27,11 +26,14 @@ from types import ModuleType
 _LOCK = threading.RLock()  # a file may itself apply rules while it is run
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """Runs the text that was read, whatever the file holds by then."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path, self.data = path, data
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """None: a module as any other."""
 
     def exec_module(self, module: ModuleType) -> None:
         code = compile(self.data, self.path, "exec", dont_inherit=True)
@@ -46,14 +48,15 @@ def run(path: str, data: bytes) -> ModuleType:
         if known is not None and not (isinstance(loader, _Loader) and loader.data != data):
             return known
         name = _free_name(path, known)
-        spec = importlib.machinery.ModuleSpec(name, _Loader(path, data), origin=path)
+        runner = _Loader(path, data)  # no subclass of `importlib.abc.Loader`, whose import takes longer than the rest
+        spec = importlib.machinery.ModuleSpec(name, runner, origin=path)  # type: ignore[arg-type]
         spec.has_location = True  # so that the module has a `__file__`, and tracebacks and `inspect` show its lines
         module = importlib.util.module_from_spec(spec)
         linecache.checkcache(path)
         before = sys.modules.get(name)
         sys.modules[name] = module  # while it is run, because dataclasses and pickles look there
         try:
-            spec.loader.exec_module(module)  # type: ignore[union-attr]
+            runner.exec_module(module)
         except BaseException:
             if before is None:
                 sys.modules.pop(name, None)
