@@ -15,7 +15,7 @@ MOST_FILES = 64  # that one file may include, directly and through others
 DEEPEST = 16  # includes in includes
 MOST_LINES = 10_000  # statements and clauses of a file and all that it includes
 
-_COUNTED = (syntax.Param, syntax.Use, syntax.Leaf, syntax.Version, syntax.ExpectOutput, syntax.ExpectEquivalent)
+_NO_RULES = (syntax.Param, syntax.Use, syntax.Leaf, syntax.Version, syntax.ExpectOutput, syntax.ExpectEquivalent)
 """statements that an `expect 3 matches` behind them does not speak of"""
 
 
@@ -94,7 +94,7 @@ class _Expansion:
                     self.problems.append(_expects_nothing(line))
                 case syntax.Clause() | syntax.ExpectCount():
                     countable = True
-                case _ if not isinstance(line, _COUNTED):
+                case _ if not isinstance(line, _NO_RULES):
                     countable = True
             self.lines.append(line)
 
