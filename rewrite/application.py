@@ -11,7 +11,8 @@ from typing import Any
 
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import Diagnostic, PlanError
+from rewrite.errors import Diagnostic, PlanError, RewriteError
+from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
 from rewrite.planner import Plan, plan
@@ -108,6 +109,19 @@ class Application:
         if self.current is self.model:
             return self.model, report
         return self.backend.separate(self.current, self.model), report
+
+    def explain(self) -> Explained:
+        """What each clause matches, and why it matches no more."""
+        clauses: list[ExplainedClause] = []
+        problems: list[Diagnostic] = []
+        for clause in self.program.clauses:
+            graph = self.reading.layers if Matcher.layers_only(clause) else self.reading.graph
+            try:
+                clauses.append(explain_clause(clause, graph, Matcher(graph, self.context)))
+                self._apply(clause)
+            except RewriteError as problem:
+                problems += problem.diagnostics
+        return Explained(self.name, self.program.name, tuple(clauses), tuple(problems))
 
     def _repeat(self, repeat: Repeat, clauses: Sequence[Clause]) -> None:
         """Applies clauses again and again until none of them changes anything.

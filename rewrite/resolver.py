@@ -15,7 +15,6 @@ from rewrite.actions import Action
 from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
 from rewrite.expression import evaluate
-from rewrite.lookup import OutsideNames
 from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
@@ -54,13 +53,10 @@ def resolve(
         RuleError: with every error of the file, in its order.
 
     """
-    names = modules if isinstance(modules, OutsideNames) else OutsideNames(modules or ())
-    resolver = _Resolver(dict(params or {}), names, model_classes)
+    resolver = _Resolver(dict(params or {}), frozenset(modules or ()), model_classes)
     resolver.file(file)
     if resolver.errors:
-        raise RuleError(
-            sorted(resolver.errors, key=lambda error: (error.span.line, error.span.column) if error.span else (0, 0))
-        )
+        raise RuleError(resolver.in_order(file))
     return Program(
         name if name is not None else file.source.name,
         tuple(resolver.clauses),
@@ -88,7 +84,7 @@ class _Block:
 class _Resolver:
     """Reads the lines of a file in order."""
 
-    def __init__(self, params: dict[str, object], modules: OutsideNames, classes: Collection[str] | None) -> None:
+    def __init__(self, params: dict[str, object], modules: frozenset[str], classes: Collection[str] | None) -> None:
         self.params, self.modules = params, modules
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
@@ -105,6 +101,18 @@ class _Resolver:
 
     def report(self, problem: Diagnostic) -> None:
         self.errors.append(problem)
+
+    def in_order(self, file: syntax.File) -> list[Diagnostic]:
+        """The errors in the order of the text, those of included files where they are included."""
+        sources: dict[str, int] = {file.source.name: 0}
+        for line in file.lines:
+            sources.setdefault(line.span.source.name, len(sources))
+
+        def place(error: Diagnostic) -> tuple[int, int, int]:
+            span = error.span
+            return (sources.get(span.source.name, 0), span.line, span.column) if span else (0, 0, 0)
+
+        return sorted(self.errors, key=place)
 
     # ---- lines and blocks
 

@@ -11,7 +11,6 @@ from rewrite.actions import LayerSpec
 from rewrite.actions.reset import INITIALISERS
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Expression
-from rewrite.lookup import OutsideNames
 from rewrite.scope import Scope
 from rewrite.source import Span
 from rewrite.vocabulary.operation import Operation, Parameter
@@ -28,7 +27,7 @@ class Statements:
 
     """
 
-    def __init__(self, modules: OutsideNames, report: Callable[[Diagnostic], None]) -> None:
+    def __init__(self, modules: frozenset[str], report: Callable[[Diagnostic], None]) -> None:
         self.modules, self.report = modules, report
 
     def move(self, line: syntax.Move, scope: Scope) -> actions.Move:
