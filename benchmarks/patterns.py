@@ -245,6 +245,7 @@ class Result:
     seconds: tuple[float, ...] = ()
     found: int | None = None
     failure: str = ""
+    patience_ran_out: bool = False
 
 
 def work(name: str, matcher: str, size: int, rounds: int, out: Connection) -> None:
@@ -274,7 +275,7 @@ def measure(name: str, matcher: str, size: int, rounds: int, patience: float) ->
         for _ in range(rounds):
             for limit, what in ((BUILDING, "not built"), (patience, "not finished")):
                 if not here.poll(limit):
-                    return Result(tuple(seconds), found, f"{what} in {limit:g} s")
+                    return Result(tuple(seconds), found, f"{what} in {limit:g} s", patience_ran_out=True)
                 message = here.recv()
                 if isinstance(message, tuple):
                     seconds.append(message[0])
@@ -290,7 +291,7 @@ def measure(name: str, matcher: str, size: int, rounds: int, patience: float) ->
 
 
 def compare(name: str, sizes: Sequence[int], rounds: int, patience: float) -> int:
-    """Prints one comparison, and returns how many counts are not what they must be."""
+    """Prints one comparison, and returns how many counts are not what they must be, and how many matchers failed."""
     comparison = COMPARISONS[name]
     rows, wrong, failures = [], 0, []
     counts = {size: len(comparison.graph(size)) for size in sizes}
@@ -306,7 +307,8 @@ def compare(name: str, sizes: Sequence[int], rounds: int, patience: float) -> in
             stopped = bool(result.failure)
             if result.failure:
                 cells.append("stopped")
-                failures.append(f"{matcher}, {size:,} calls: {result.failure}")
+                failures.append(f"{matcher}, {counts[size]:,} calls: {result.failure}")
+                wrong += not result.patience_ran_out
                 continue
             done[counts[size]] = statistics.median(result.seconds)
             expected = comparison.expected(counts[size]) * times
@@ -331,7 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print("Matching subgraph patterns on graphs of this many calls: seconds for all matches, graph built before.\n")
     print(machine())
-    print(f"networkx {version('networkx')}; {options.rounds} rounds in a process each, medians; garbage held back\n")
+    print(
+        f"networkx {version('networkx')}; {options.rounds} rounds, medians; garbage collected before and held during each\n"
+    )
     names = options.names or list(COMPARISONS)
     wrong = sum(compare(name, options.sizes, options.rounds, options.patience) for name in names)
     print("slope  exponent of growth, fitted to log(time) over log(calls): 1 is linear, 2 quadratic")
