@@ -333,9 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     print("Matching subgraph patterns on graphs of this many calls: seconds for all matches, graph built before.\n")
     print(machine())
-    print(
-        f"networkx {version('networkx')}; {options.rounds} rounds, medians; garbage collected before and held during each\n"
-    )
+    print(f"networkx {version('networkx')}; {options.rounds} rounds, medians; garbage held during each\n")
     names = options.names or list(COMPARISONS)
     wrong = sum(compare(name, options.sizes, options.rounds, options.patience) for name in names)
     print("slope  exponent of growth, fitted to log(time) over log(calls): 1 is linear, 2 quadratic")
