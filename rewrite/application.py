@@ -15,9 +15,9 @@ from rewrite.errors import Diagnostic, PlanError, RewriteError
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
+from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
-from rewrite.pattern import unit_text
 from rewrite.rule import Clause, Count, Program, Repeat
 from rewrite.verifier import verify
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from rewrite.errors import Diagnostic
@@ -12,6 +12,7 @@ from rewrite.matcher import Found, Match, Matcher, Miss
 from rewrite.misses import Misses, described
 from rewrite.pattern import Kind, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
+from rewrite.selectors import relation
 from rewrite.source import Span, printable
 from rewrite.vocabulary import OPERATIONS
 
@@ -86,7 +87,7 @@ def explain_clause(clause: Clause, graph: Graph, matcher: Matcher) -> ExplainedC
     missed: list[Missed] = []
     notes: list[str] = []
     if selector.is_single:
-        missed += [_missed(miss, selector, matcher) for miss in found.misses]
+        missed += [_missed(miss, selector, matcher) for miss in found.misses if miss.stage != "between"]
         missed += _other_kinds(selector, graph, matcher)
         if not found.passed["base"]:
             notes += _nothing_of_the_kind(clause, found, matcher)
@@ -101,10 +102,11 @@ def explain_clause(clause: Clause, graph: Graph, matcher: Matcher) -> ExplainedC
         missed += [_missed(miss, selector, matcher) for miss in found.misses]
     if clause.header == "between":
         missed += [
-            Missed(node.name, node.spelling, "between", _why_no_edge(node, matches, found))
+            Missed(node.name, node.spelling, "between", _why_no_edge(node, graph))
             for node, _ in found.nodes
             if not any(match.names.get("prev") is node for match in matches)
         ]
+        notes += found.failures("between")
     if found.unlinked:
         notes.append(found.unlinked)
     return ExplainedClause(
@@ -119,9 +121,11 @@ def _site(match: Match) -> str:
     return f"{match.node.name}{which} ({match.node.spelling})"
 
 
-def _why_no_edge(node: Node, matches: Sequence[Match], found: Found) -> str:
-    reasons = found.failures("between")
-    return next(iter(reasons), "no value goes from here to a call of the second selector")
+def _why_no_edge(node: Node, graph: Graph) -> str:
+    users = [f"`{user.name}` ({user.spelling})" for user in relation.leaf_consumers(graph, node)]
+    if not users:
+        return "no call takes its value"
+    return f"its value goes to {', '.join(users[:4])}" + (f", and {len(users) - 4} more" if len(users) > 4 else "")
 
 
 def _nothing_of_the_kind(clause: Clause, found: Found, matcher: Matcher) -> list[str]:

@@ -12,7 +12,6 @@ from rewrite.actions.reset import INITIALISERS
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Expression
 from rewrite.scope import Scope
-from rewrite.source import Span
 from rewrite.vocabulary.operation import Operation, Parameter
 
 _NEEDED = {"constant": ("val",), "sparse": ("sparsity",)}  # what an initialiser cannot do without

@@ -10,7 +10,6 @@ from rewrite.graph import Node
 from rewrite.pattern import AttributeTest
 from rewrite.source import Span
 
-
 Uses = Callable[[Node], int]
 """how often the value of a call is taken"""
 
