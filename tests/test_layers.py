@@ -20,7 +20,7 @@ ROWS = (
     ("rewrite.vocabulary", "rewrite.syntax"),
     ("rewrite.pattern", "rewrite.formatter", "rewrite.builder"),
     ("rewrite.parser", "rewrite.lookup", "rewrite.inference"),
-    ("rewrite.scope", "rewrite.actions", "rewrite.edit"),
+    ("rewrite.scope", "rewrite.actions", "rewrite.edit", "rewrite.sketch"),
     ("rewrite.rule", "rewrite.selectors", "rewrite.selection"),
     ("rewrite.matcher", "rewrite.resolver"),
     ("rewrite.planner", "rewrite.verifier", "rewrite.backends"),
