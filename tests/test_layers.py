@@ -21,7 +21,7 @@ ROWS = (
     ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.containment", "rewrite.python_file"),
     ("rewrite.parser", "rewrite.lookup", "rewrite.inference", "rewrite.chains", "rewrite.selectors"),
     ("rewrite.inclusion",),
-    ("rewrite.scope", "rewrite.actions", "rewrite.edit", "rewrite.subgraphs", "rewrite.flow"),
+    ("rewrite.scope", "rewrite.actions", "rewrite.edit", "rewrite.sketch", "rewrite.subgraphs", "rewrite.flow"),
     ("rewrite.rule", "rewrite.selection", "rewrite.statements"),
     ("rewrite.matcher", "rewrite.resolver", "rewrite.imports"),
     ("rewrite.misses", "rewrite.overlaps", "rewrite.lint"),
