@@ -389,6 +389,13 @@ def test_a_bypass_lets_nobody_overwrite_what_is_read() -> None:
     assert model.model.act.inplace
 
 
+def test_what_is_gone_takes_no_edit() -> None:
+    for make, name in ((Residual, "bn"), (list_model, "1")):
+        model = Model(make())
+        text = model.refuse("RW320", Remove(model.call(name)), Insert(model.call(name), None, (new("Identity"),)))
+        assert "no longer there" in text
+
+
 # ---- move
 
 
