@@ -224,7 +224,7 @@ def _erase(draft: Draft, unused: tuple[Node, ...]) -> None:
         scope = draft.scope(node)
         if scope is None or scope.kind == "list":
             continue
-        for call in draft.calls_of(node, scope).values():
+        for call in draft.remaining(node, scope).values():
             if not call.users:
                 draft.touch(scope)
                 call.graph.erase_node(call)
