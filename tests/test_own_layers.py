@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rewrite import RuleError
 from rewrite.backends.torch.own_layers import DropPath, LoRA, Tap, taps
 from rewrite.backends.torch.spellings import class_operation, is_leaf, keeps_forward
 from rewrite.saved.unpickle import unpickle
@@ -121,7 +122,7 @@ def test_taps_collect_what_was_seen() -> None:
     assert taps(pickle.loads(pickle.dumps(model))) == {}
     assert len(model.state_dict()) == 2
     model.append(Tap("a"))
-    with pytest.raises(ValueError, match="two taps are named 'a'"):
+    with pytest.raises(RuleError, match="two taps are named `a`"):
         taps(model)
 
 
