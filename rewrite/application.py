@@ -11,12 +11,13 @@ from typing import Any
 
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import Diagnostic, PlanError
+from rewrite.errors import Diagnostic, PlanError, RewriteError
+from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
+from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
-from rewrite.pattern import unit_text
 from rewrite.rule import Clause, Count, Program, Repeat
 from rewrite.verifier import verify
 
@@ -109,6 +110,19 @@ class Application:
             return self.model, report
         return self.backend.separate(self.current, self.model), report
 
+    def explain(self) -> Explained:
+        """What each clause matches, and why it matches no more."""
+        clauses: list[ExplainedClause] = []
+        problems: list[Diagnostic] = []
+        for clause in self.program.clauses:
+            graph = self.reading.layers if Matcher.layers_only(clause) else self.reading.graph
+            try:
+                clauses.append(explain_clause(clause, graph, Matcher(graph, self.context)))
+                self._apply(clause)
+            except RewriteError as problem:
+                problems += problem.diagnostics
+        return Explained(self.name, self.program.name, tuple(clauses), tuple(problems))
+
     def _repeat(self, repeat: Repeat, clauses: Sequence[Clause]) -> None:
         """Applies clauses again and again until none of them changes anything.
 
@@ -188,7 +202,9 @@ class Application:
         except PlanError as problem:
             raise self._with_history(clause, problem) from None
         if not made.sites and (gone := self._taken_away(clause)):
-            made.warnings.append(Diagnostic("RW407", "an earlier rule left nothing for this one", clause.span, notes=gone))
+            made.warnings.append(
+                Diagnostic("RW407", "an earlier rule left nothing for this one", clause.span, notes=gone)
+            )
         return made
 
     def _with_history(self, clause: Clause, problem: PlanError) -> PlanError:
@@ -219,7 +235,9 @@ class Application:
             if not paths:
                 what = unit_text(unit)
                 message = f"`leaf {what}` names nothing in {self.name}"
-                raise Diagnostic("RW301", message, unit.span, help="`rewrite show` lists the modules of a model").error()
+                raise Diagnostic(
+                    "RW301", message, unit.span, help="`rewrite show` lists the modules of a model"
+                ).error()
             found.update(paths)
         return frozenset(found)
 

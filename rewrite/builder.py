@@ -125,9 +125,7 @@ class Builder:
 
     def chain(self, children: Children) -> tuple[syntax.Link, ...]:
         arrows = ["", *(str(arrow) for arrow in children[1::2])]
-        return tuple(
-            link._replace(arrow=arrow) for link, arrow in zip(children[::2], arrows, strict=True)
-        )
+        return tuple(link._replace(arrow=arrow) for link, arrow in zip(children[::2], arrows, strict=True))
 
     def link(self, children: Children) -> syntax.Link:
         alternatives, question, capture = children

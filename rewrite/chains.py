@@ -53,7 +53,7 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
             help_text = "its tests, picks and names stand where it is named first"
             yield Diagnostic("RW108", message, link.span, help=help_text)
     for link in links:
-        if len({unit.port for unit in link.alternatives}) > 1:
+        if not selector.is_single and len({unit.port for unit in link.alternatives}) > 1:
             message = "these alternatives are meant at different inputs"
             yield Diagnostic("RW108", message, link.span, help="write a rule for each input")
     joined = {link.joins for link in links if link.joins}
@@ -66,7 +66,7 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
             yield Diagnostic("RW108", message, link.span, help="drop the `?`")
     for chain in selector.chains:
         end = chain[0] if word == "before" else chain[-1]
-        if end.optional and len(chain) > 1 and word in ("after", "before", "between", "at"):
+        if end.optional and len(chain) > 1 and word in ("after", "before", "at"):
             help_text = f"end the chain with the call that `{word}` is about"
             yield Diagnostic("RW108", f"`{word}` is about this call, so it cannot be missing", end.span, help=help_text)
         if all(link.optional for link in chain) and len(chain) > 1:

@@ -50,7 +50,9 @@ class Flow:
         composite = {node.index for node in self.graph.nodes if node.composite}
         flow: networkx.DiGraph[int] = networkx.DiGraph()
         flow.add_edges_from(
-            (source, target) for source, target in self.digraph.edges if source not in composite and target not in composite
+            (source, target)
+            for source, target in self.digraph.edges
+            if source not in composite and target not in composite
         )
         flow.add_nodes_from(node.index for node in self.graph.nodes if not node.composite)
         starts = [index for index, degree in flow.in_degree() if not degree]

@@ -28,7 +28,9 @@ KEYWORDS = frozenset(
 )
 """words that a line may start with"""
 
-_CONTINUING = frozenset(("where", "and", "or", "in", "except", "with", "->", ">>", "|", "{"))  # starts no line of its own
+_CONTINUING = frozenset(
+    ("where", "and", "or", "in", "except", "with", "->", ">>", "|", "{")
+)  # starts no line of its own
 _JOINING = frozenset(("and", "or", "->", ">>", ",", "|"))  # a line that ends so goes on
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 _PARTS = re.compile(
@@ -235,7 +237,9 @@ class Blocks(Generic[T]):
         enclosed = 0  # depth of `(` and `[`
         for token in stream:
             if token.type == "_NL":
-                if enclosed or (self.last is not None and self.last.type in ("COMMA", "ARROW", "SOLE", "BAR", "AND", "OR")):
+                if enclosed or (
+                    self.last is not None and self.last.type in ("COMMA", "ARROW", "SOLE", "BAR", "AND", "OR")
+                ):
                     continue
                 yield from self.line_end(token)
                 continue

@@ -16,28 +16,6 @@ from rewrite.vocabulary.operation import Operation, Parameter, parse_signature
 ALWAYS = ("activation", "inplace", "path", "training", "uses")
 """attributes that any call or layer may be asked for"""
 
-
-
-class OutsideNames(frozenset[str]):
-    """Names that rules may use besides the vocabulary: those that the caller gave, and what modules of Python hold.
-
-    A name behind one of `open_modules` (`my.Block` behind `my`) is known without looking: that module was not loaded.
-    """
-
-    open_modules: frozenset[str] = frozenset()
-
-    def with_open(self, modules: Iterable[str]) -> OutsideNames:
-        """The same names, and modules that nobody looked into."""
-        found = OutsideNames(self)
-        found.open_modules = self.open_modules.union(modules)
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        if super().__contains__(name):
-            return True
-        return isinstance(name, str) and name.partition(".")[0] in self.open_modules and "." in name
-
-
 _SHORTEST_TYPO = 5  # letters of a name that one wrong letter does not yet make another name
 
 

@@ -53,8 +53,8 @@ class Miss:
     stage: str
     """`tests`, `in`, `except`, `where`, `uncallable`, `chain`, `pick` or `between`"""
     why: str
-    calls: tuple[Node, ...] = ()
-    """the calls of a chain that fit so far"""
+    chosen: Chosen | None = None
+    """what failed the `where`"""
 
 
 @dataclass
@@ -305,8 +305,9 @@ class Matcher:
                 found.misses.append(Miss(node, stage, why))
                 return False
             found.passed[stage] += 1
-        if selector.where is not None and not self._holds(selector, Chosen({0: node}, {0: unit})):
-            found.misses.append(Miss(node, "where", ""))
+        chosen = Chosen({0: node}, {0: unit})
+        if selector.where is not None and not self._holds(selector, chosen):
+            found.misses.append(Miss(node, "where", "", chosen))
             return False
         if node.layer is not None and node.layer.uncallable and node.index >= 0:
             found.misses.append(Miss(node, "uncallable", node.layer.uncallable))
@@ -376,7 +377,9 @@ class Matcher:
                 if base is not None:
                     why = base
                     continue
-                failed = next(((stage, text) for stage, text in self._tests(selector, unit, node) if text is not None), None)
+                failed = next(
+                    ((stage, text) for stage, text in self._tests(selector, unit, node) if text is not None), None
+                )
                 if failed is None:
                     if node.layer is not None and node.layer.uncallable:
                         return node.layer.uncallable
@@ -393,7 +396,7 @@ class Matcher:
         for chosen in matches:
             if selector.where is not None and not self._holds(selector, chosen):
                 last = chosen.calls[max(chosen.calls)]
-                found.misses.append(Miss(last, "where", "", _in_order(chosen)))
+                found.misses.append(Miss(last, "where", "", chosen))
             else:
                 kept.append(chosen)
         for number, link in enumerate(selector.links):
@@ -408,7 +411,9 @@ class Matcher:
             found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
 
     def _is_start(self, selector: Selector, node: Node) -> bool:
-        return any(self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind))
+        return any(
+            self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
+        )
 
     # ---- where
 
@@ -417,11 +422,14 @@ class Matcher:
 
     def _holds(self, selector: Selector, chosen: Chosen) -> bool:
         assert selector.where is not None, "called for a selector with a where"
+        return truth(self.value(selector, chosen, selector.where), selector.where.span)
+
+    def value(self, selector: Selector, chosen: Chosen, expression: Expression) -> object:
+        """The value of an expression, or a part of one, behind the `where` of a selector."""
         node = chosen.calls[max(chosen.calls)]
         names: dict[str, object] = {**self.context.functions, **self.context.constants}
         names |= {"self": node, "prev": node, "next": chosen.calls[min(chosen.calls)], **_captured(selector, chosen)}
-        value = evaluate(selector.where, names, self.read, self._relate(node, names), self.call)
-        return truth(value, selector.where.span)
+        return evaluate(expression, names, self.read, self._relate(node, names), self.call)
 
     def read(self, value: object, name: str, span: Span) -> object:
         """`value.name` in an expression, where value is a call."""
@@ -517,7 +525,7 @@ def _match(node: Node, operand: Operand | None, names: Mapping[str, Node | None]
 
 
 def _in_order(chosen: Chosen) -> tuple[Node, ...]:
-    return tuple(chosen.calls[number] for number in sorted(chosen.calls))
+    return chosen.nodes
 
 
 def _captured(selector: Selector, chosen: Chosen, **names: Node | None) -> dict[str, Node | None]:

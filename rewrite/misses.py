@@ -190,7 +190,9 @@ class Misses:
     def _places_of(self, units: Iterable[Unit]) -> list[str]:
         units = list(units)
         places = Counter(
-            node.name.partition(".")[0] for node in self.graph.nodes if any(self.matcher.fits(unit, node) for unit in units)
+            node.name.partition(".")[0]
+            for node in self.graph.nodes
+            if any(self.matcher.fits(unit, node) for unit in units)
         )
         return [f'"{place}.**" ({count})' for place, count in places.most_common(6)]
 
@@ -248,7 +250,9 @@ class Misses:
         chosen = []
         for node in self.graph.nodes:
             try:
-                if self.matcher.select(replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]).chosen:
+                if self.matcher.select(
+                    replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]
+                ).chosen:
                     chosen.append(node)
             except RewriteError:  # the condition asks what only the named spelling has
                 continue
@@ -276,9 +280,8 @@ class Misses:
 
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""
-        if len(selector.alternatives) < 2:
-            return []
-        hit = {id(unit) for _, unit in found.nodes}
+        several = [unit for link in selector.links if len(link.alternatives) > 1 for unit in link.alternatives]
+        hit = {id(unit) for chosen in found.chosen for unit in chosen.units.values()}
         return [
             Diagnostic(
                 "RW302",
@@ -286,11 +289,9 @@ class Misses:
                 unit.span,
                 notes=tuple(self._near_kinds([unit])),
             )
-            for unit in selector.alternatives
-            if id(unit) not in hit and not any(self.matcher.fits(unit, node) for node, _ in found.nodes)
+            for unit in several
+            if id(unit) not in hit and not any(self.matcher.fits(unit, n) for c in found.chosen for n in c.nodes)
         ]
-
-
 
 
 def described(selector: Selector, stuck: Stuck) -> str:

@@ -11,9 +11,7 @@ from rewrite.matcher import Match
 from rewrite.rule import Clause
 
 
-def without_overlaps(
-    clause: Clause, matches: Sequence[Match], *, strict: bool
-) -> tuple[list[Match], list[Diagnostic]]:
+def without_overlaps(clause: Clause, matches: Sequence[Match], *, strict: bool) -> tuple[list[Match], list[Diagnostic]]:
     """The matches that can all be carried out, and a warning that names the others (RW314).
 
     Two matches overlap where both destroy or move one call, or one destroys what the other still needs.

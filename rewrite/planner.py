@@ -128,9 +128,7 @@ def _run(
             consumers = graph.uses.get(site.node.index, ())
             if len({node.index for node, _ in consumers}) == 1:
                 site.names = {**site.names, "next": consumers[0][0]}
-    desk = Desk(
-        graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, matcher.call, trial, calls
-    )
+    desk = Desk(graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, matcher.call, trial, calls)
     for action in clause.actions:
         action.plan(_meant(action, clause, sites, matcher), desk)
     for site in sites:
@@ -164,7 +162,7 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     named: dict[int, list[Site]] = {}
     groups: dict[tuple[str, str, int], list[Site]] = {}
     whole = (*sites, *(other[0] if other is not None else ()))
-    for site in (*whole, *(part for site in whole for part in site.parts)):
+    for site in (*whole, *(part for outer in whole for part in outer.parts)):
         stands_alone = site.whole is None and len(site.nodes) < 2
         alone = clause.header == "at" or (clause.header is None and not matcher.layers_only(clause))
         if site.inserts or (alone and stands_alone):

@@ -15,7 +15,6 @@ from rewrite.actions import Action
 from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
 from rewrite.expression import evaluate
-from rewrite.lookup import OutsideNames
 from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
@@ -54,13 +53,10 @@ def resolve(
         RuleError: with every error of the file, in its order.
 
     """
-    names = modules if isinstance(modules, OutsideNames) else OutsideNames(modules or ())
-    resolver = _Resolver(dict(params or {}), names, model_classes)
+    resolver = _Resolver(dict(params or {}), frozenset(modules or ()), model_classes)
     resolver.file(file)
     if resolver.errors:
-        raise RuleError(
-            sorted(resolver.errors, key=lambda error: (error.span.line, error.span.column) if error.span else (0, 0))
-        )
+        raise RuleError(resolver.in_order(file))
     return Program(
         name if name is not None else file.source.name,
         tuple(resolver.clauses),
@@ -88,7 +84,7 @@ class _Block:
 class _Resolver:
     """Reads the lines of a file in order."""
 
-    def __init__(self, params: dict[str, object], modules: OutsideNames, classes: Collection[str] | None) -> None:
+    def __init__(self, params: dict[str, object], modules: frozenset[str], classes: Collection[str] | None) -> None:
         self.params, self.modules = params, modules
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
@@ -105,6 +101,18 @@ class _Resolver:
 
     def report(self, problem: Diagnostic) -> None:
         self.errors.append(problem)
+
+    def in_order(self, file: syntax.File) -> list[Diagnostic]:
+        """The errors in the order of the text, those of included files where they are included."""
+        sources: dict[str, int] = {file.source.name: 0}
+        for line in file.lines:
+            sources.setdefault(line.span.source.name, len(sources))
+
+        def place(error: Diagnostic) -> tuple[int, int, int]:
+            span = error.span
+            return (sources.get(span.source.name, 0), span.line, span.column) if span else (0, 0, 0)
+
+        return sorted(self.errors, key=place)
 
     # ---- lines and blocks
 
@@ -142,7 +150,9 @@ class _Resolver:
                     self.repeat(repeat, body, block)
                 case syntax.Clause(syntax.RuleTest(), body):
                     self.test(line, body, block)
-                case syntax.Remove() | syntax.Replace() | syntax.Wrap() | syntax.Tap() | syntax.Freeze() | syntax.Reset():
+                case (
+                    syntax.Remove() | syntax.Replace() | syntax.Wrap() | syntax.Tap() | syntax.Freeze() | syntax.Reset()
+                ):
                     self.statement(line, block)
                 case syntax.Fold():
                     self.fold(line, block)
@@ -253,8 +263,8 @@ class _Resolver:
     def position(self, header: syntax.Position, body: Iterable[syntax.Line], block: _Block) -> None:
         """`after`, `before`, `between`, `at`, `match`, and what is done there."""
         scope = self.scope(header.word, header.selector)
-        selector = self.selector(header.selector, scope, block, header.word)
-        second = None if header.second is None else self.selector(header.second, scope, block, "between")
+        selector = self.selector(header.selector, scope, block, "after" if header.second else header.word)
+        second = None if header.second is None else self.selector(header.second, scope, block, "before")
         rows = self.rows(selector, header.word)
         known = {"after": {"prev": rows}, "before": {"next": rows}, "at": {"self": rows}}.get(header.word, {})
         scope.rows |= known
@@ -296,7 +306,9 @@ class _Resolver:
                 return [actions.Fold(norm_name, into_name, line.span)] if norm_name and into_name else []
             case syntax.Clause(syntax.Position("after" | "before" as word, selector), body):
                 return self.at_capture(word, selector, body, scope)
-        self.misplaced(line, "match", "it holds statements about its captures: `match A as a -> B as b: move a after b`")
+        self.misplaced(
+            line, "match", "it holds statements about its captures: `match A as a -> B as b: move a after b`"
+        )
         return []
 
     def at_capture(
@@ -330,7 +342,9 @@ class _Resolver:
                 return name
         close = nearest(formatter.unit(unit), scope.captures, 1)
         known = ", ".join(f"`{name}`" for name in scope.captures)
-        help_text = f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else "write `match A as a: ...`"
+        help_text = (
+            f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else "write `match A as a: ...`"
+        )
         message = "in a `match`, a statement is about one of its captures"
         self.report(Diagnostic("RW103", message, selector.span, "no capture of this rule", help=help_text))
         return None
@@ -391,7 +405,10 @@ class _Resolver:
             help_text = "capture the two: `match A as a >> B as b: fold b into a`"
             self.report(Diagnostic("RW009", "`fold` takes two single calls", line.span, help=help_text))
         layer, norm = links[0][0], links[1][0]
-        names = [link.capture.text if link.capture is not None else default for link, default in zip((layer, norm), "ab", strict=True)]
+        names = [
+            link.capture.text if link.capture is not None else default
+            for link, default in zip((layer, norm), "ab", strict=True)
+        ]
         span = line.selector.span
         named = [
             link._replace(capture=link.capture or syntax.Word(name, link.span))
@@ -406,7 +423,9 @@ class _Resolver:
         scope.used.update(names)
         selector = replace(selector, where=scope.where(chosen.where))
         text = formatter.clause(block.scopes, None, [line])
-        self.finish(Clause("match", selector, (actions.Fold(names[1], names[0], line.span),), text, line.span), scope, block)
+        self.finish(
+            Clause("match", selector, (actions.Fold(names[1], names[0], line.span),), text, line.span), scope, block
+        )
 
     def finish(self, clause: Clause, scope: Scope, block: _Block) -> None:
         self.clauses.append(replace(clause, rule=block.rule, repeat=block.repeat))
@@ -426,15 +445,13 @@ class _Resolver:
 
     # ---- selectors
 
-    def selector(
-        self, chosen: syntax.Selector, scope: Scope, block: _Block, word: str | None
-    ) -> pattern.Selector:
+    def selector(self, chosen: syntax.Selector, scope: Scope, block: _Block, word: str | None) -> pattern.Selector:
         """A selector without its `where`, whose names are not all bound yet; its captures are bound here."""
         chains = []
         for chain in chosen.chains:
             links = []
             for number, link in enumerate(chain):
-                ported = number > 0 or word in ("before", "between")
+                ported = number > 0 or word == "before"
                 place = "port" if ported else ""
                 units = self.selection.units(link.alternatives, place, scope.captures)
                 joins = next((unit.base.name for unit in units if isinstance(unit.base, pattern.Bound)), None)

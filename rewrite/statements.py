@@ -11,9 +11,7 @@ from rewrite.actions import LayerSpec
 from rewrite.actions.reset import INITIALISERS
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Expression
-from rewrite.lookup import OutsideNames
 from rewrite.scope import Scope
-from rewrite.source import Span
 from rewrite.vocabulary.operation import Operation, Parameter
 
 _NEEDED = {"constant": ("val",), "sparse": ("sparsity",)}  # what an initialiser cannot do without
@@ -28,7 +26,7 @@ class Statements:
 
     """
 
-    def __init__(self, modules: OutsideNames, report: Callable[[Diagnostic], None]) -> None:
+    def __init__(self, modules: frozenset[str], report: Callable[[Diagnostic], None]) -> None:
         self.modules, self.report = modules, report
 
     def move(self, line: syntax.Move, scope: Scope) -> actions.Move:
@@ -37,11 +35,19 @@ class Statements:
             scope.known(target.root, target.span)
         if line.moved.attributes not in ((), ("activation",)) or line.anchor.attributes:
             wrong = line.anchor if line.anchor.attributes else line.moved
-            help_text = "moved are calls, `move b after r`, and the activation of one: `move prev.activation after self`"
-            self.report(Diagnostic("RW106", f"`{'.'.join((wrong.root, *wrong.attributes))}` is no call", wrong.span, help=help_text))
+            help_text = (
+                "moved are calls, `move b after r`, and the activation of one: `move prev.activation after self`"
+            )
+            self.report(
+                Diagnostic(
+                    "RW106", f"`{'.'.join((wrong.root, *wrong.attributes))}` is no call", wrong.span, help=help_text
+                )
+            )
         if line.moved.attributes and (line.side, line.anchor.root) != ("after", "self"):
             help_text = "write `move prev.activation after self`, or capture the activation and move that"
-            self.report(Diagnostic("RW106", "an activation is moved behind what was inserted", line.span, help=help_text))
+            self.report(
+                Diagnostic("RW106", "an activation is moved behind what was inserted", line.span, help=help_text)
+            )
         moved = (line.moved.root, *line.moved.attributes)
         return actions.Move(moved, line.side, (line.anchor.root,), line.span)
 
@@ -56,12 +62,19 @@ class Statements:
                 help_text = "a class that takes the layer as its first argument, `LoRA` or one of your own"
                 message = f"`{row.name}` takes no layer to wrap"
                 self.report(Diagnostic("RW106", message, stage.span, help=help_text))
-            for problem in lookup.bind(row.name, row.parameters, stage.arguments, stage.keywords, lookup.signature(row)):
+            for problem in lookup.bind(
+                row.name, row.parameters, stage.arguments, stage.keywords, lookup.signature(row)
+            ):
                 self.report(problem)
         if stage.capture is not None:
-            self.report(Diagnostic("RW009", "what wraps a layer needs no name", stage.capture.span, help="drop the `as`"))
+            self.report(
+                Diagnostic("RW009", "what wraps a layer needs no name", stage.capture.span, help="drop the `as`")
+            )
         arguments, keywords = self.arguments(stage, scope)
-        operation, external = (row.name if isinstance(row, Operation) else None), (row if isinstance(row, str) else None)
+        operation, external = (
+            (row.name if isinstance(row, Operation) else None),
+            (row if isinstance(row, str) else None),
+        )
         spec = LayerSpec(stage.span, operation, external, arguments, keywords)
         return actions.Wrap(spec, line.span, subject)
 
@@ -105,7 +118,9 @@ class Statements:
             return (), stage
         if number:
             help_text = "it takes what the layer in front of it makes; captures go to the first layer"
-            self.report(Diagnostic("RW106", "only the first layer takes captured values", taken[0].span, help=help_text))
+            self.report(
+                Diagnostic("RW106", "only the first layer takes captured values", taken[0].span, help=help_text)
+            )
         scope.used.update(item.name for item in taken)
         rest = tuple(item for item in stage.arguments if item not in taken)
         return tuple(item.name for item in taken), stage._replace(arguments=rest)
@@ -184,4 +199,3 @@ class Statements:
         arguments = tuple(map(scope.expression, value.arguments))
         keywords = tuple((keyword, scope.expression(item)) for keyword, item in value.keywords)
         return replace(value, function=name, arguments=arguments, keywords=keywords)
-

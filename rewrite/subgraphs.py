@@ -27,6 +27,11 @@ class Chosen:
     units: Mapping[int, Unit]
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The calls in the order of the links."""
+        return tuple(self.calls[number] for number in sorted(self.calls))
+
+    @property
     def indexes(self) -> tuple[int, ...]:
         """Numbers of the calls in the order of the links."""
         return tuple(self.calls[number].index for number in sorted(self.calls))

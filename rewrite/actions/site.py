@@ -55,7 +55,9 @@ class Site:
             if part.node is node and part.operand is operand:
                 part.names = {**self.names, "self": node}
                 return part
-        made = Site(node, operand, {**self.names, "self": node}, changes=self.changes, inferred=self.inferred, whole=self)
+        made = Site(
+            node, operand, {**self.names, "self": node}, changes=self.changes, inferred=self.inferred, whole=self
+        )
         self.parts.append(made)
         return made
 

@@ -10,14 +10,11 @@ from rewrite.graph import Node
 from rewrite.pattern import AttributeTest
 from rewrite.source import Span
 
-
 Uses = Callable[[Node], int]
 """how often the value of a call is taken"""
 
 
-def explain(
-    test: AttributeTest, node: Node, evaluate: Callable[[Expression], object], uses: Uses
-) -> str | None:
+def explain(test: AttributeTest, node: Node, evaluate: Callable[[Expression], object], uses: Uses) -> str | None:
     """None if the call passes the test, else why not."""
     value = _attributes(node).get(test.name, _attributes) if test.name != "uses" else uses(node)
     if value is _attributes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rewrite.globs import compiled
 from rewrite.graph import Graph, Layer, Node
 from rewrite.pattern import Anything, Kind, Path, Unit
 from rewrite.selectors import kind
-from rewrite.globs import compiled
 from rewrite.vocabulary import short
 
 
