@@ -71,6 +71,7 @@ PLANS = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -79,6 +80,7 @@ PLANS = {
                 def forward(self, x):
                     y = self.conv(x)
                     return self.bn(y) + y
+
 
             apply_rules(Net().eval(), Rules("match Conv2d as c -> BatchNorm2d as b: fold b into c"))
             """
@@ -178,6 +180,7 @@ PLANS = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -185,6 +188,7 @@ PLANS = {
 
                 def forward(self, x):
                     return self.low(x) if x.sum() < 0 else self.high(x)
+
 
             apply_rules(Net(), Rules("after Linear: insert Dropout(0.1)"), example_inputs=torch.ones(1, 4))
             """
@@ -195,6 +199,7 @@ PLANS = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -202,6 +207,7 @@ PLANS = {
 
                 def forward(self, x):
                     return self.low(x) if x.sum() < 0 else self.high(x)
+
 
             rules = Rules('after Linear except "low": insert Dropout(0.1)')
             apply_rules(Net(), rules, example_inputs=torch.ones(1, 4))

@@ -19,6 +19,7 @@ SAFETY = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Scale(nn.Module):
                 def __init__(self, by=1.0):
                     super().__init__()
@@ -26,6 +27,7 @@ SAFETY = {
 
                 def forward(self, x):
                     return x * self.by
+
 
             model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
             apply_rules(model, Rules("after ReLU: insert Scale(by=0.5)"), modules={"Scale": Scale})

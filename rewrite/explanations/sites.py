@@ -42,6 +42,7 @@ SITES = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -49,6 +50,7 @@ SITES = {
 
                 def forward(self, x):
                     return self.act(self.conv(x).reshape(x.shape[0], -1))
+
 
             apply_rules(Net(), Rules("after GELU: insert Dropout(0.1); expect output (_, 288)"))
             """
@@ -59,6 +61,7 @@ SITES = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -66,6 +69,7 @@ SITES = {
 
                 def forward(self, x):
                     return self.act(self.conv(x).reshape(x.shape[0], -1))
+
 
             image = torch.zeros(1, 3, 8, 8)
             rules = Rules("after GELU: insert Dropout(0.1); expect output (_, 288)")
@@ -124,6 +128,7 @@ SITES = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -132,6 +137,7 @@ SITES = {
                 def forward(self, x, double=False):
                     y = torch.relu(self.fc(x))
                     return 2 * y if double else y
+
 
             model = apply_rules(Net(), Rules("after relu: insert Dropout(0.1)"))
             model(torch.zeros(1, 4), double=True)
@@ -143,6 +149,7 @@ SITES = {
             from torch import nn
             from rewrite import Rules, apply_rules
 
+
             class Net(nn.Module):
                 def __init__(self):
                     super().__init__()
@@ -151,6 +158,7 @@ SITES = {
                 def forward(self, x, double=False):
                     y = torch.relu(self.fc(x))
                     return 2 * y if double else y
+
 
             inputs = {"x": torch.zeros(1, 4), "double": True}
             model = apply_rules(Net(), Rules("after relu: insert Dropout(0.1)"), example_inputs=inputs)

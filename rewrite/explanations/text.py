@@ -203,6 +203,12 @@ TEXT = {
         ),
         files(
             """
+            # stem.rw
+            freeze "stem.**"
+
+            # head.rw
+            reset "head"
+
             # all.rw
             include "stem.rw"
             include "head.rw"
