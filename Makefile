@@ -36,6 +36,10 @@ bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules time
 	$(BIN)/python -m benchmarks.chains
 	$(BIN)/python -m benchmarks.patterns
 
+.PHONY: docs
+docs: $(VENV)/.installed-demo ## Write docs/diagnostics.md and docs/vocabulary.md from the code
+	$(BIN)/python -m docs.generate
+
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -20,6 +20,7 @@ ROWS = (
     ("rewrite.vocabulary", "rewrite.syntax"),
     ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.containment", "rewrite.python_file"),
     ("rewrite.parser", "rewrite.lookup", "rewrite.inference", "rewrite.chains", "rewrite.selectors"),
+    ("rewrite.catalogue", "rewrite.explanations"),
     ("rewrite.inclusion",),
     ("rewrite.scope", "rewrite.actions", "rewrite.edit", "rewrite.sketch", "rewrite.subgraphs", "rewrite.flow"),
     ("rewrite.rule", "rewrite.selection", "rewrite.statements"),
