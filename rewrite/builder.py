@@ -125,9 +125,7 @@ class Builder:
 
     def chain(self, children: Children) -> tuple[syntax.Link, ...]:
         arrows = ["", *(str(arrow) for arrow in children[1::2])]
-        return tuple(
-            link._replace(arrow=arrow) for link, arrow in zip(children[::2], arrows, strict=True)  # type: ignore[misc]
-        )
+        return tuple(link._replace(arrow=arrow) for link, arrow in zip(children[::2], arrows, strict=True))
 
     def link(self, children: Children) -> syntax.Link:
         alternatives, question, capture = children
@@ -368,8 +366,9 @@ class Builder:
         return expression.Relation(str(name), pattern, self.span([first, name, end]), first)
 
     def group(self, children: Children) -> expression.Expression:
-        inner: expression.Expression = replace(children[1], span=self.span(children))
-        return inner
+        inner: expression.Expression = children[1]
+        # The place of a number stays, because a file that is formatted keeps numbers as they are written.
+        return inner if isinstance(inner, expression.Literal) else replace(inner, span=self.span(children))
 
     def sequence(self, children: Children) -> expression.Sequence:
         rest = next((child for child in children if isinstance(child, list)), [])

@@ -117,6 +117,16 @@ def read(path: str | os.PathLike[str]) -> Source:
         raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {why}", help="check the path")]) from None
     except ValueError as error:  # a NUL in the path
         raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {error}", help="check the path")]) from None
+    return decode(name, data)
+
+
+def decode(name: str, data: bytes) -> Source:
+    """The text of a rule file that was read elsewhere; of a longer one, one byte more than it may have is enough.
+
+    Raises:
+        RuleError: it is too large or not UTF-8 text (RW010, RW012).
+
+    """
     if len(data) > MOST_CHARACTERS:
         raise RuleError([over_limit("RW012", f"`{name}` has more than {MOST_CHARACTERS} bytes", None).diagnostic])
     try:
