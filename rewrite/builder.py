@@ -15,6 +15,8 @@ from rewrite import expression, syntax
 from rewrite.errors import Diagnostic
 from rewrite.source import Source, Span
 
+MOST_ERRORS = 100  # of one file; the rest would not be read anyway
+
 _LONGEST_NUMBER = 18  # digits of an integer; fits 64 bits and keeps `int()` away from absurd work
 _ESCAPES = {"\\": "\\", '"': '"', "'": "'", "n": "\n", "t": "\t"}
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
@@ -54,7 +56,8 @@ class Builder:
         return syntax.Word(str(token), self.token_span(token))
 
     def wrong(self, code: str, message: str, span: Span, label: str = "", help_text: str = "") -> None:
-        self.errors.append(Diagnostic(code, message, span, label, help=help_text))
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(Diagnostic(code, message, span, label, help=help_text))
 
     # ---- lines and clauses
 

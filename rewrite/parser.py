@@ -14,7 +14,7 @@ from typing import Any
 import lark
 import lark.lexer
 
-from rewrite.builder import Builder
+from rewrite.builder import MOST_ERRORS, Builder
 from rewrite.errors import Diagnostic, RuleError, nearest
 from rewrite.expression import Expression
 from rewrite.layout import DEEPEST, MOST_CHARACTERS, Blocks, Chunk, LayoutError, LimitError, over_limit, split
@@ -23,8 +23,6 @@ from rewrite.syntax import File, Line
 
 VERSION = 1
 """the language version that this parser reads"""
-
-MOST_ERRORS = 100  # of one file; the rest would not be read anyway
 
 _HERE = os.path.dirname(__file__)
 _GRAMMARS = (os.path.join(_HERE, "grammar", "rewrite.lark"), os.path.join(_HERE, "..", "grammar", "rewrite.lark"))
