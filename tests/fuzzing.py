@@ -25,9 +25,58 @@ CORPUS = tuple(
 
 WORDS = (
     *(word.strip("`") for word in parser.WORDS.values() if word.startswith("`")),
-    *("\n", "\n\n", "\n  ", "\n    ", "\n\t", "\r\n", "\r", " ", "\t", "#", "# x\n", "\\", "$", "'", '"', "=>", "<-", "==", "<"),
-    *("1", "1.5", "1e5", "1e999", ".5", "9" * 20, "Conv2d", "nn.ReLU", "é", "_", "self", "prev.activation", "none", "+", "-"),
-    *("has_next(", '"features.**"', "'a", "\x0b", "\xa0", "\u2028", "\ufeff", "\0", "\x85", "\u0663", "\U0001d499", "\ud800"),
+    *(
+        "\n",
+        "\n\n",
+        "\n  ",
+        "\n    ",
+        "\n\t",
+        "\r\n",
+        "\r",
+        " ",
+        "\t",
+        "#",
+        "# x\n",
+        "\\",
+        "$",
+        "'",
+        '"',
+        "=>",
+        "<-",
+        "==",
+        "<",
+    ),
+    *(
+        "1",
+        "1.5",
+        "1e5",
+        "1e999",
+        ".5",
+        "9" * 20,
+        "Conv2d",
+        "nn.ReLU",
+        "é",
+        "_",
+        "self",
+        "prev.activation",
+        "none",
+        "+",
+        "-",
+    ),
+    *(
+        "has_next(",
+        '"features.**"',
+        "'a",
+        "\x0b",
+        "\xa0",
+        "\u2028",
+        "\ufeff",
+        "\0",
+        "\x85",
+        "\u0663",
+        "\U0001d499",
+        "\ud800",
+    ),
 )
 
 
@@ -128,7 +177,7 @@ def try_text(data: bytes, resolve: Callable[[File], object] | None = None) -> tu
         seconds = time.perf_counter() - started
         for diagnostic in error.diagnostics:
             _check_place(diagnostic, source)
-        assert str(error)
+        str(error)  # the drawing, too
         return True, seconds
     return False, time.perf_counter() - started
 

@@ -18,9 +18,38 @@ from rewrite.source import Source, Span
 
 SPAN = Span(Source("", ""), 1, 1)
 
-NAMES = ("Conv2d", "BatchNorm2d", "ReLU", "linear", "x", "c", "é", "_", "in_channels", "F", "nn", "after_all", "notable")
+NAMES = (
+    "Conv2d",
+    "BatchNorm2d",
+    "ReLU",
+    "linear",
+    "x",
+    "c",
+    "é",
+    "_",
+    "in_channels",
+    "F",
+    "nn",
+    "after_all",
+    "notable",
+)
 SOFT = (
-    *("after", "and", "any", "as", "at", "before", "call", "except", "expect", "first", "in", "input", "insert", "into"),
+    *(
+        "after",
+        "and",
+        "any",
+        "as",
+        "at",
+        "before",
+        "call",
+        "except",
+        "expect",
+        "first",
+        "in",
+        "input",
+        "insert",
+        "into",
+    ),
     *("is", "last", "layer", "matches", "max", "or", "output", "per", "rule", "set", "stats", "test", "where", "with"),
 )
 """keywords that are names wherever they cannot be keywords"""
@@ -43,7 +72,10 @@ def bare(node: Any) -> Any:
     """A tree without its places, and with types told apart that compare equal."""
     if isinstance(node, tuple):
         if hasattr(node, "_fields"):
-            return (type(node).__name__, *(bare(part) for name, part in zip(node._fields, node, strict=True) if name != "span"))
+            return (
+                type(node).__name__,
+                *(bare(part) for name, part in zip(node._fields, node, strict=True) if name != "span"),
+            )
         return tuple(map(bare, node))
     if isinstance(node, nodes.Expression):
         return (type(node).__name__, *(bare(getattr(node, one.name)) for one in fields(node) if one.name != "span"))
@@ -489,9 +521,7 @@ class Trees:
             case 3:
                 first, words = self.selector()
                 second, more = self.selector(where=True)
-                tree = syntax.Position(
-                    "between", first._replace(where=second.where), SPAN, second._replace(where=None)
-                )
+                tree = syntax.Position("between", first._replace(where=second.where), SPAN, second._replace(where=None))
                 return tree, ["between", *words, Key("and"), *more]
             case 4 | 5:
                 chosen, words = self.selector(where=True, chains=3)
@@ -656,7 +686,13 @@ class Layout:
             return
         touching = self.parts[-1][-1], word[0]
         needed = all(one.isalnum() or one == "_" for one in touching)
-        self.parts.append(self.draw.choice((" ", "  ", "\t")) if self.chance(0.1) else " " if needed or self.draw.random() < 0.5 else "")
+        self.parts.append(
+            self.draw.choice((" ", "  ", "\t"))
+            if self.chance(0.1)
+            else " "
+            if needed or self.draw.random() < 0.5
+            else ""
+        )
 
 
 @dataclass(frozen=True)

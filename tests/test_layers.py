@@ -18,7 +18,7 @@ ROWS = (
     ("rewrite.errors",),
     ("rewrite.report", "rewrite.expression", "rewrite.layout"),
     ("rewrite.vocabulary", "rewrite.syntax"),
-    ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.comments", "rewrite.line_breaks"),
+    ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.hints", "rewrite.comments", "rewrite.line_breaks"),
     ("rewrite.parser", "rewrite.lookup", "rewrite.inference"),
     ("rewrite.file_formatter",),
     ("rewrite.scope", "rewrite.actions", "rewrite.edit"),
