@@ -30,10 +30,11 @@ test-long: $(VENV)/.installed-test ## The tests that take minutes: 1,000 random 
 	$(BIN)/python -m pytest -n $(WORKERS) -m long
 
 .PHONY: bench
-bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules timed beside torch.fx, there and on long chains
+bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules timed beside torch.fx; patterns beside networkx and torch.fx
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.chains
+	$(BIN)/python -m benchmarks.patterns
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind

@@ -1,1 +1,1 @@
-"""What a rewrite costs, measured beside bare `torch.fx` in the same run. `make bench` runs both scripts."""
+"""What a rewrite costs, measured beside bare `torch.fx` and networkx in the same run. `make bench` runs all scripts."""

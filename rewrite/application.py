@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import Diagnostic
-from rewrite.graph import Graph
+from rewrite.errors import Diagnostic, PlanError, RewriteError
+from rewrite.explaining import Explained, ExplainedClause, explain_clause
+from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
+from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
-from rewrite.rule import Clause, Program
+from rewrite.rule import Clause, Count, Program, Repeat
 from rewrite.verifier import verify
 
-_ONCE = ("Insert", "Replace", "Remove", "Reset")
+_ONCE = ("Insert", "Replace", "Remove", "Reset", "Wrap", "Fold", "Move", "Tap")
 """actions that would do more when done twice"""
 
 
@@ -33,6 +37,7 @@ class Application:
         seed: what new weights depend on, beside rule and site.
         name: what reports call the model.
         count_calls: whether the report tells the number of calls even where no rule is about calls.
+        strict: whether matches in each other's way are an error.
 
     """
 
@@ -47,6 +52,7 @@ class Application:
         seed: int,
         name: str,
         count_calls: bool,
+        strict: bool = False,
     ) -> None:
         self.backend = backend
         self.model = model
@@ -55,10 +61,12 @@ class Application:
         self.modules = modules
         self.seed = seed
         self.name = name
+        self.strict = strict
         classes = {key: backend.dotted_name(cls) for key, cls in modules.items()}
-        self.context = Context(program.constants, classes)
+        self.context = Context(program.constants, classes, modules, self._as_object)
         self.current = model
-        self.reading = backend.read(model, example=example, name=name)
+        self.leaves = self._leaves()
+        self.reading = backend.read(model, example=example, name=name, leaves=self.leaves)
         self.first: Graph | None = self.reading.graph if count_calls else None
         """the calls of the model as it was given, if they were read"""
         self.done = backend.history(model)
@@ -77,8 +85,12 @@ class Application:
             PlanError, SiteError, RuleError: nothing is changed then.
 
         """
-        for clause in self.program.clauses:
-            self._apply(clause)
+        for repeat, clauses in itertools.groupby(self.program.clauses, key=lambda clause: clause.repeat):
+            if repeat is None:
+                for clause in clauses:
+                    self._apply(clause)
+            else:
+                self._repeat(repeat, list(clauses))
         if self.current is not self.model:
             self.backend.set_history(self.current, tuple(dict.fromkeys((*self.done, *self.marks))))
         output = verify(
@@ -90,40 +102,147 @@ class Application:
             promise=self.program.output,
             open_questions=self.questions,
             new_layers=self.new_layers,
+            equivalent=self.program.equivalent,
+            preserved=all(clause.preserves for clause in self.program.clauses),
         )
         report = self._report(output)
         if self.current is self.model:
             return self.model, report
         return self.backend.separate(self.current, self.model), report
 
-    def _apply(self, clause: Clause) -> None:
+    def explain(self) -> Explained:
+        """What each clause matches, and why it matches no more."""
+        clauses: list[ExplainedClause] = []
+        problems: list[Diagnostic] = []
+        for clause in self.program.clauses:
+            graph = self.reading.layers if Matcher.layers_only(clause) else self.reading.graph
+            try:
+                clauses.append(explain_clause(clause, graph, Matcher(graph, self.context)))
+                self._apply(clause)
+            except RewriteError as problem:
+                problems += problem.diagnostics
+        return Explained(self.name, self.program.name, tuple(clauses), tuple(problems))
+
+    def _repeat(self, repeat: Repeat, clauses: Sequence[Clause]) -> None:
+        """Applies clauses again and again until none of them changes anything.
+
+        Raises:
+            PlanError: there is still something to do after the last round (RW316).
+
+        """
+        reports: dict[int, ClauseReport] = {}
+        for done in range(repeat.most + 1):
+            changed = False
+            for number, clause in enumerate(clauses):
+                again = replace(clause, count=Count(0)) if done else clause
+                before, report_count = self.current, len(self.clauses)
+                self._apply(again, plan_only=done == repeat.most)
+                changed = changed or self.current is not before
+                for report in self.clauses[report_count:]:
+                    first = reports.get(number)
+                    reports[number] = report if first is None else first.joined(report)
+                del self.clauses[report_count:]
+            if not changed:
+                break
+        else:
+            raise AssertionError("the last round only plans")
+        self.clauses += [reports[number] for number in sorted(reports)]
+
+    def _apply(self, clause: Clause, *, plan_only: bool = False) -> None:
+        """Carries out one clause.
+
+        Raises:
+            PlanError: the clause has something to do, and `plan_only` says that it must not (RW316).
+
+        """
         mark = self._mark(clause)
         if mark in self.done and any(type(action).__name__ in _ONCE for action in clause.actions):
             self._pass_over(clause)
             return
         made = self._plan(clause)
-        if mark in self.done and not made.edits:
-            self._pass_over(clause)
+        if plan_only and made.edits and clause.repeat is not None:
+            raise _restless(clause, clause.repeat, made)
+        if (mark in self.done or clause.repeat is not None) and not made.edits:
+            if mark in self.done:
+                self._pass_over(clause)
+            elif not made.sites:
+                self.clauses.append(_clause_report(made, {}))
             return
         written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
         self.clauses.append(_clause_report(made, written.names))
         for number, sites in made.named.items():
-            if any(site in made.sites for site in sites):
+            if any((site.whole or site) in made.sites for site in sites):
                 self.new_layers += written.names[number]
-        self.operations += sum(site.operations + sum(len(chain) for chain in site.inserts) for site in made.sites)
+        self.operations += sum(_growth(site) for site in made.sites)
         self.warnings += made.warnings
         self.questions += made.shape_changes
         self.marks.append(mark)
         self.current = written.model
-        self.reading = self.backend.read(self.current, example=self.example, name=self.name, before=self.reading)
+        self.reading = self.backend.read(
+            self.current, example=self.example, name=self.name, before=self.reading, leaves=self.leaves
+        )
 
     def _plan(self, clause: Clause) -> Plan:
         reading: Reading = self.reading
+        earlier = frozenset(self.new_layers)
         if Matcher.layers_only(clause):
-            return plan(clause, reading.layers, None, self.context, self._trial)
+            return plan(clause, reading.layers, None, self.context, self._trial, strict=self.strict)
         if self.first is None and self.current is self.model:
             self.first = reading.graph
-        return plan(clause, reading.graph, reading.other, self.context, self._trial)
+        try:
+            made = plan(
+                clause,
+                reading.graph,
+                reading.other,
+                self.context,
+                self._trial,
+                strict=self.strict,
+                earlier=earlier,
+            )
+        except PlanError as problem:
+            raise self._with_history(clause, problem) from None
+        if not made.sites and (gone := self._taken_away(clause)):
+            made.warnings.append(
+                Diagnostic("RW407", "an earlier rule left nothing for this one", clause.span, notes=gone)
+            )
+        return made
+
+    def _with_history(self, clause: Clause, problem: PlanError) -> PlanError:
+        """The error that a clause matches nothing, with the hint that it would have matched the model as it was."""
+        first, *rest = problem.diagnostics
+        if first.code not in ("RW301", "RW303"):
+            return problem
+        notes = self._taken_away(clause)
+        return PlanError([replace(first, notes=(*first.notes, *notes)), *rest]) if notes else problem
+
+    def _taken_away(self, clause: Clause) -> tuple[str, ...]:
+        """How many sites a clause without any would have had in the model as it was given, if it would have."""
+        if self.first is None or self.current is self.model or clause.repeat is not None:
+            return ()
+        matches, _ = Matcher(self.first, self.context).sites(clause)
+        if not matches:
+            return ()
+        return (f"before the earlier rules of this file, {len(matches)} matched: they have taken these away",)
+
+    def _leaves(self) -> frozenset[str]:
+        """Paths of the modules that `leaf` names."""
+        if not self.program.leaves:
+            return frozenset()
+        matcher = Matcher(self.backend.read(self.model, name=self.name).layers, self.context)
+        found: set[str] = set()
+        for unit in self.program.leaves:
+            paths = [node.name for node in matcher.layer_nodes() if node.name and matcher.fits(unit, node)]
+            if not paths:
+                what = unit_text(unit)
+                message = f"`leaf {what}` names nothing in {self.name}"
+                raise Diagnostic(
+                    "RW301", message, unit.span, help="`rewrite show` lists the modules of a model"
+                ).error()
+            found.update(paths)
+        return frozenset(found)
+
+    def _as_object(self, node: Node) -> object:
+        return self.backend.find(self.current, node.layer.path) if node.layer is not None else node
 
     def _trial(self, layers: Sequence[Any], shape: tuple[int, ...]) -> tuple[int, ...] | str:
         return self.backend.trial(layers, shape, self.modules)
@@ -176,6 +295,28 @@ def _totals(size: Size, operations: int | None) -> Totals:
     return Totals(operations, size.layers, size.parameters, size.trainable)
 
 
+def _growth(site: PlannedSite) -> int:
+    """By how many calls one forward pass grows at a site."""
+    inserted = sum(len(chain) for part in (site, *site.parts) for chain in part.inserts)
+    return site.operations + inserted
+
+
+def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
+    times = "round" if repeat.most == 1 else "rounds"
+    left = ", ".join(f"`{site.node.name}`" for site in made.sites[:4])
+    return PlanError(
+        [
+            Diagnostic(
+                "RW316",
+                f"after {repeat.most} {times} this rule still finds something to do",
+                repeat.span,
+                notes=(f"{clause.text} would change {left} next",),
+                help=f"allow more: `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
+            )
+        ]
+    )
+
+
 def _clause_report(made: Plan, names: Mapping[int, Sequence[str]]) -> ClauseReport:
     """A clause's plan as reports show it, with the names that its new layers got."""
     places: dict[int, list[str]] = {}
@@ -185,21 +326,25 @@ def _clause_report(made: Plan, names: Mapping[int, Sequence[str]]) -> ClauseRepo
     return ClauseReport(
         text=made.clause.text,
         place=str(made.clause.span),
-        sites=tuple(_site_report(site, places.get(id(site), [])) for site in made.sites),
-        other_mode=tuple(_site_report(site, places.get(id(site), [])) for site in made.other_mode),
+        sites=tuple(_site_report(site, places) for site in made.sites),
+        other_mode=tuple(_site_report(site, places) for site in made.other_mode),
         misses=tuple(made.misses),
     )
 
 
-def _site_report(site: PlannedSite, names: list[str]) -> Site:
-    layers = [layer for chain in site.inserts for layer in chain]
-    lines = [
-        f"insert {layer} as {name}" if name else f"insert {layer}"
-        for layer, name in zip_longest(layers, names[: len(layers)], fillvalue="")
-    ]
+def _site_report(site: PlannedSite, places: Mapping[int, list[str]]) -> Site:
+    lines: list[str] = []
+    for part in (site, *site.parts):
+        layers = [layer for chain in part.inserts for layer in chain]
+        names = places.get(id(part), [])
+        lines += [
+            f"insert {layer} as {name}" if name else f"insert {layer}"
+            for layer, name in zip_longest(layers, names[: len(layers)], fillvalue="")
+        ]
     which = f"@{site.operand.name}" if site.operand is not None and len(site.node.inputs) > 1 else ""
+    chain = " -> ".join(node.name for node in site.nodes) if len(site.nodes) > 1 else site.node.name
     return Site(
-        path=site.node.name + which,
+        path=chain + which,
         spelling=site.node.spelling,
         changes=(*lines, *site.changes),
         inferred=dict(site.inferred),

@@ -111,8 +111,9 @@ class Update:
     """A layer stays and something about it changes.
 
     Keys of `changes`: an attribute name -> its new value; `"trainable"` -> bool; `"statistics"` -> `"frozen"` or
-    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own; `"fold"` -> the `Layer` of a normalisation whose
-    scale and shift its weights take over. Keys that are attributes are prefixed `"."`.
+    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own; `"fold"` -> the `Layer` of a normalisation
+    behind it, whose scale and shift its weights take over; `"fold_ahead"` -> the same of one in front of it. Keys that
+    are attributes are prefixed `"."`.
     """
 
     target: Layer | Node

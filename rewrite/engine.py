@@ -6,16 +6,18 @@ import contextlib
 import gc
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rewrite import parser
+from rewrite import imports, inclusion, parser
 from rewrite.resolver import resolve
 from rewrite.rule import Program
 from rewrite.source import Source
 
 if TYPE_CHECKING:
+    from rewrite.application import Application
+    from rewrite.explaining import Explained
     from rewrite.report import Report
 
 Model = TypeVar("Model")
@@ -54,6 +56,7 @@ def check_rules(
     *,
     params: Mapping[str, object] | None = None,
     modules: Mapping[str, object] | None = None,
+    allow_code: bool | None = None,
 ) -> Program:
     """Parses and resolves rules without a model; no framework is imported.
 
@@ -61,13 +64,15 @@ def check_rules(
         rules: path of a rule file, or `Rules(text)`.
         params: values for the `param`s of the file.
         modules: classes of the caller that the rules name.
+        allow_code: whether a `use` may import Python, as in `apply_rules`; None imports nothing and takes every name
+            of such a module on trust.
 
     Raises:
         RuleError: with every mistake in the text.
+        SafetyError: the rules want to run Python, and `allow_code` is False.
 
     """
-    source = Source(rules.name, rules.text) if isinstance(rules, Rules) else parser.read(rules)
-    return resolve(parser.parse(source), params=params, modules=modules, name=source.name)
+    return _program(rules, params, modules, allow_code)[0]
 
 
 def apply_rules(
@@ -76,9 +81,11 @@ def apply_rules(
     *,
     example_inputs: Any = None,
     params: Mapping[str, object] | None = None,
-    modules: Mapping[str, Callable[..., Any]] | None = None,
+    modules: Mapping[str, object] | None = None,
     seed: int = 0,
     name: str | None = None,
+    allow_code: bool = False,
+    strict: bool = False,
 ) -> Model:
     """Applies rules to a model and returns the changed model; the given one stays as it was.
 
@@ -92,10 +99,13 @@ def apply_rules(
         example_inputs: arguments of one call: a tensor, a tuple of arguments, or a dict of keyword arguments. Not
             needed where sizes follow from the layers; with it, shapes are exact and the output is checked.
         params: values for the `param`s of the file.
-        modules: classes (or functions that return a module) of your own, by the name that rules use.
+        modules: classes (or functions that return a module) of your own, by the name that rules use; a module or a
+            mapping, `{"my": layers}`, stands for all in it: `my.SEBlock`.
         seed: new weights depend on it, on the rule and on the site, and on nothing else; the global random generator
             is left as it was.
         name: what reports call the model; its class by default.
+        allow_code: whether a `use` of the rules may import Python, which runs it.
+        strict: whether matches that overlap are an error; else the first one counts and the report has the others.
 
     Returns:
         A model of the same class. `get_report` tells what was done to it.
@@ -104,6 +114,7 @@ def apply_rules(
         RuleError: the text of the rules is wrong.
         SiteError: a site lacks what a rule needs to know, such as a size.
         PlanError: the rules do not fit this model: nothing matched, or a shape would change.
+        SafetyError: the rules want to run Python, and `allow_code` is not set.
 
     Example:
         >>> from torch import nn
@@ -117,7 +128,7 @@ def apply_rules(
 
     """
     with _collector_paused():
-        written, report = _run(model, rules, example_inputs, params, modules, seed, name)
+        written, report = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict)
     _reports[written] = report
     return written  # type: ignore[no-any-return]
 
@@ -128,9 +139,11 @@ def plan_rules(
     *,
     example_inputs: Any = None,
     params: Mapping[str, object] | None = None,
-    modules: Mapping[str, Callable[..., Any]] | None = None,
+    modules: Mapping[str, object] | None = None,
     seed: int = 0,
     name: str | None = None,
+    allow_code: bool = False,
+    strict: bool = False,
 ) -> Plan:
     """Says what `apply_rules` would do, with the same arguments and the same errors; nothing is changed.
 
@@ -139,7 +152,35 @@ def plan_rules(
 
     """
     with _collector_paused():
-        return Plan(_run(model, rules, example_inputs, params, modules, seed, name, count_calls=True)[1])
+        done = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=True)
+        return Plan(done[1])
+
+
+def explain_rules(
+    model: object,
+    rules: str | os.PathLike[str] | Rules,
+    *,
+    example_inputs: Any = None,
+    params: Mapping[str, object] | None = None,
+    modules: Mapping[str, object] | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    allow_code: bool = False,
+    strict: bool = False,
+) -> Explained:
+    """Says for each clause which calls of a model match, and for the near misses which test fails first.
+
+    Every clause is explained on the model as it stands when the clause begins; what stops a clause from being carried
+    out is told, and the clauses behind it are explained on the model without it.
+
+    Returns:
+        The account; `str()` of it is what `rewrite explain` prints.
+
+    """
+    with _collector_paused():
+        return _application(
+            model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=False
+        ).explain()
 
 
 def apply_with_report(
@@ -148,13 +189,16 @@ def apply_with_report(
     *,
     example_inputs: Any = None,
     params: Mapping[str, object] | None = None,
-    modules: Mapping[str, Callable[..., Any]] | None = None,
+    modules: Mapping[str, object] | None = None,
     seed: int = 0,
     name: str | None = None,
+    allow_code: bool = False,
+    strict: bool = False,
 ) -> tuple[Model, Report]:
     """As `apply_rules`, with the report beside the model; all its calls are counted, whatever the rules are about."""
     with _collector_paused():
-        written, report = _run(model, rules, example_inputs, params, modules, seed, name, count_calls=True)
+        done = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=True)
+    written, report = done
     _reports[written] = report
     return written, report
 
@@ -184,27 +228,72 @@ def _run(
     rules: str | os.PathLike[str] | Rules,
     example_inputs: Any,
     params: Mapping[str, object] | None,
-    modules: Mapping[str, Callable[..., Any]] | None,
+    modules: Mapping[str, object] | None,
     seed: int,
     name: str | None,
+    allow_code: bool,
+    strict: bool,
     *,
     count_calls: bool = False,
 ) -> tuple[Any, Report]:
+    application = _application(
+        model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=count_calls
+    )
+    return application.run()
+
+
+def _application(
+    model: Any,
+    rules: str | os.PathLike[str] | Rules,
+    example_inputs: Any,
+    params: Mapping[str, object] | None,
+    modules: Mapping[str, object] | None,
+    seed: int,
+    name: str | None,
+    allow_code: bool,
+    strict: bool,
+    *,
+    count_calls: bool,
+) -> Application:
     # Checking rules must not pay for what only a model needs.
     from rewrite.application import Application
     from rewrite.backends import backend_for, example_of
 
     backend = backend_for(model)
-    source = Source(rules.name, rules.text) if isinstance(rules, Rules) else parser.read(rules)
-    classes = backend.class_names(model)
-    program = resolve(parser.parse(source), params=params, modules=modules, name=source.name, model_classes=classes)
+    program, externals = _program(rules, params, modules, allow_code, backend.class_names(model))
     return Application(
         backend,
         model,
         program,
         example=example_of(example_inputs),
-        modules=modules or {},
+        modules=externals,
         seed=seed,
         name=name or type(model).__name__,
         count_calls=count_calls,
-    ).run()
+        strict=strict,
+    )
+
+
+def _program(
+    rules: str | os.PathLike[str] | Rules,
+    params: Mapping[str, object] | None,
+    modules: Mapping[str, object] | None,
+    allow_code: bool | None,
+    model_classes: Collection[str] | None = None,
+) -> tuple[Program, dict[str, Any]]:
+    """The program that rules mean, and what the names in it that are not of the vocabulary stand for.
+
+    With `allow_code` None nothing is imported, and only the first is of use.
+    """
+    if isinstance(rules, Rules):
+        source, folder = Source(rules.name, rules.text), None
+    else:
+        source = parser.read(rules)
+        folder = os.path.dirname(source.name)
+    file = inclusion.expand(parser.parse(source), folder)
+    if allow_code is None:
+        externals = imports.spread(modules or {}) | dict.fromkeys(imports.use_names(file)[1])
+    else:
+        externals = imports.load(file, folder, modules or {}, allow_code)
+    program = resolve(file, params=params, modules=externals, name=source.name, model_classes=model_classes)
+    return program, externals

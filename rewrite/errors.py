@@ -34,7 +34,7 @@ class RewriteError(Exception):
     @property
     def exit_code(self) -> int:
         """What the command line exits with: 1 for findings, 2 when the run could not be done."""
-        return max(CODES[diagnostic.code].exit_code for diagnostic in self.diagnostics)
+        return max(CODES[diagnostic.code].exit_code or diagnostic.strict for diagnostic in self.diagnostics)
 
 
 class RuleError(RewriteError):
@@ -154,10 +154,12 @@ class Diagnostic:
     """facts"""
     help: str = ""
     """what to do, with text to paste"""
+    strict: bool = False
+    """a warning that is an error here, because the caller asked for that"""
 
     @property
     def severity(self) -> Literal["error", "warning"]:
-        return "warning" if CODES[self.code].error is None else "error"
+        return "warning" if CODES[self.code].error is None and not self.strict else "error"
 
     def error(self) -> RewriteError:
         """The diagnostic as the exception of its code's class."""
@@ -198,7 +200,7 @@ class Diagnostic:
 def raisable(diagnostics: Iterable[Diagnostic]) -> RewriteError:
     """The exception that carries all of `diagnostics`; its class is that of the first error's code."""
     listed = tuple(diagnostics)
-    kinds = [CODES[diagnostic.code].error for diagnostic in listed]
+    kinds = [PlanError if diagnostic.strict else CODES[diagnostic.code].error for diagnostic in listed]
     kind = next((kind for kind in kinds if kind is not None), RewriteError)
     return kind(listed)
 

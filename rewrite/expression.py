@@ -215,6 +215,8 @@ def evaluate(
                 return _item(value_of(inner), value_of(index), node.span)
             case Call(Name(name), arguments) if name in FUNCTIONS:
                 return _call(name, spread(arguments), node)
+            case Call(Name(name), _) if name not in names:
+                raise _wrong("only `min`, `max` and `abs` can be called here", node.span)
             case Call(function, arguments, keywords):
                 given = {key: value_of(item) for key, item in keywords}
                 return call(value_of(function), spread(arguments), given, node.span)

@@ -13,7 +13,7 @@ from rewrite.source import Span
 from rewrite.syntax import Keyword
 from rewrite.vocabulary.operation import Operation, Parameter, parse_signature
 
-ALWAYS = ("activation", "inplace", "path", "training")
+ALWAYS = ("activation", "inplace", "path", "training", "uses")
 """attributes that any call or layer may be asked for"""
 
 _SHORTEST_TYPO = 5  # letters of a name that one wrong letter does not yet make another name

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from rewrite import globs
-from rewrite.errors import Diagnostic, RewriteError, nearest
+from rewrite.errors import Diagnostic
 from rewrite.expression import Expression, evaluate, truth
+from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
-from rewrite.pattern import Anything, Kind, Path, Selector, Unit
+from rewrite.pattern import Anything, Bound, Kind, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
-from rewrite.vocabulary import OPERATIONS, by_function, by_method, by_module, expand
-from rewrite.vocabulary.operation import Operation
+from rewrite.subgraphs import Chosen, Search
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,10 @@ class Match:
     node: Node
     operand: Operand | None = None
     """`before`, `between`: the input whose edge is meant; None: the output, or the call itself"""
-    names: Mapping[str, Node] = field(default_factory=dict)
-    """captures, and `prev` or `next` where there is just one"""
+    names: Mapping[str, Node | None] = field(default_factory=dict)
+    """captures (None: one that may be missing, and is), and `prev` or `next` where there is just one"""
+    nodes: tuple[Node, ...] = ()
+    """all calls of a chain, in the order of its links"""
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,43 @@ class Context:
     constants: Mapping[str, object]
     classes: Mapping[str, str]
     """names given by the caller -> dotted name of the class"""
+    functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
+    """names given by the caller -> what a `where` can call"""
+    as_object: Callable[[Node], object] = lambda node: node
+    """what such a function is handed for a call: the layer itself where there is one"""
+
+
+@dataclass(frozen=True, eq=False)
+class Miss:
+    """A call that is what a selector names and yet no site: the first test that it fails."""
+
+    node: Node
+    stage: str
+    """`tests`, `in`, `except`, `where`, `uncallable`, `chain`, `pick` or `between`"""
+    why: str
+    chosen: Chosen | None = None
+    """what failed the `where`"""
 
 
 @dataclass
 class Found:
     """The result of matching one selector."""
 
-    nodes: list[tuple[Node, Unit]]
-    failures: dict[str, Counter[str]]
-    """stage (`base`, `tests`, `in`, `except`, `where`) -> why, how often"""
-    passed: Counter[str]
+    chosen: list[Chosen] = field(default_factory=list)
+    misses: list[Miss] = field(default_factory=list)
+    passed: Counter[str] = field(default_factory=Counter)
     """stage -> how many nodes came as far as it and passed"""
     unlinked: str = ""
     """why neighbours are not known, where that may be the reason that there is no site"""
+
+    @property
+    def nodes(self) -> list[tuple[Node, Unit]]:
+        """The chosen calls, of a chain those of its last link, and which alternative each of them is."""
+        return [(chosen.calls[last], chosen.units[last]) for chosen in self.chosen for last in [max(chosen.calls)]]
+
+    def failures(self, stage: str) -> Counter[str]:
+        """Why calls failed at a stage, and how many did."""
+        return Counter(miss.why for miss in self.misses if miss.stage == stage)
 
 
 class Matcher:
@@ -58,30 +85,57 @@ class Matcher:
         self.graph = graph
         self.context = context
 
+    @cached_property
+    def flow(self) -> Flow:
+        """Questions about the dataflow."""
+        return Flow(self.graph)
+
+    @cached_property
+    def _by_operation(self) -> dict[str | None, list[Node]]:
+        found: dict[str | None, list[Node]] = {}
+        for node in self.graph.nodes:
+            found.setdefault(node.operation, []).append(node)
+        return found
+
     # ---- clauses
 
     def sites(self, clause: Clause) -> tuple[list[Match], Found]:
         """All sites of a clause, in order of execution."""
         found = self.select(clause.selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
+        selector = clause.selector
         match clause.header:
             case "before":
-                return [m for node, unit in found.nodes for m in self._before(clause.selector, node, unit)], found
+                return [match for chosen in found.chosen for match in self._before(selector, chosen)], found
             case "between":
                 return self._between(clause, found)
             case "after":
-                return [
-                    Match(node, None, _captured(clause.selector, node, prev=node)) for node, _ in found.nodes
-                ], found
+                matches = []
+                for chosen in found.chosen:
+                    last = chosen.calls[max(chosen.calls)]
+                    matches.append(_match(last, None, _captured(selector, chosen, prev=last), chosen))
+                return matches, found
             case _:
-                return [Match(node, None, _captured(clause.selector, node)) for node, _ in found.nodes], found
+                ends = [chosen.calls[max(chosen.calls)] for chosen in found.chosen]
+                return [
+                    _match(node, None, _captured(selector, chosen), chosen)
+                    for node, chosen in zip(ends, found.chosen, strict=True)
+                ], found
 
-    def _before(self, selector: Selector, node: Node, unit: Unit) -> list[Match]:
+    def _before(self, selector: Selector, chosen: Chosen) -> list[Match]:
+        first = min(chosen.calls)
+        node, unit = chosen.calls[first], chosen.units[first]
         return [
-            Match(node, operand, _captured(selector, node, next=node, prev=operand.value.producer))
-            for operand in self._ports(node, unit)
+            _match(node, operand, _captured(selector, chosen, next=node, prev=operand.value.producer), chosen)
+            for operand in self.ports(node, unit)
         ]
 
-    def _ports(self, node: Node, unit: Unit) -> list[Operand]:
+    def ports(self, node: Node, unit: Unit) -> list[Operand]:
+        """The inputs of a call that a unit points at.
+
+        Raises:
+            SiteError: it has several and none is named, or has no such input (RW204, RW206).
+
+        """
         if unit.port == "*" and node.linked:
             return list(node.inputs)
         if unit.port is None:
@@ -130,10 +184,12 @@ class Matcher:
     def _between(self, clause: Clause, firsts: Found) -> tuple[list[Match], Found]:
         assert clause.second is not None, "between has two selectors"
         seconds = self.select(clause.second, self.graph.nodes)
-        wanted = {node.index for node, _ in firsts.nodes}
+        wanted = {chosen.calls[max(chosen.calls)].index: chosen for chosen in reversed(firsts.chosen)}
         sites: list[Match] = []
         taken: set[tuple[int, tuple[int | str, ...], int, str, int]] = set()
-        for node, unit in seconds.nodes:
+        for second in seconds.chosen:
+            first = min(second.calls)
+            node, unit = second.calls[first], second.units[first]
             for operand in node.inputs:
                 if unit.port not in (None, "*", operand.name, operand.number):
                     continue
@@ -144,15 +200,18 @@ class Matcher:
                 if key in taken:
                     continue
                 taken.add(key)
-                names = {**_captured(clause.selector, producer), **_captured(clause.second, node)}
-                sites.append(Match(node, operand, {**names, "prev": producer, "next": node}))
+                chosen = wanted[producer.index]
+                names = {**_captured(clause.selector, chosen), **_captured(clause.second, second)}
+                nodes = (*_in_order(chosen), *_in_order(second))
+                sites.append(Match(node, operand, {**names, "prev": producer, "next": node}, nodes))
         # An outer call and the call inside it may both take the value: the outermost one that is named is meant.
-        chosen = {match.node.index for match in sites}
-        sites = [m for m in sites if not any(outer.index in chosen for outer in _owners(m.node))]
+        outermost = {match.node.index for match in sites}
+        sites = [m for m in sites if not any(outer.index in outermost for outer in _owners(m.node))]
         if not sites:
             unlinked = next((node for node, _ in (*firsts.nodes, *seconds.nodes) if not node.linked), None)
             firsts.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
-            firsts.failures["between"] = Counter([self._no_edge(firsts, seconds)])
+            near = firsts.nodes or seconds.nodes
+            firsts.misses += [Miss(near[0][0], "between", self._no_edge(firsts, seconds))] if near else []
         return sites, firsts
 
     def _no_edge(self, firsts: Found, seconds: Found) -> str:
@@ -160,29 +219,17 @@ class Matcher:
         text = f"the first selector fits {len(firsts.nodes)} and the second {len(seconds.nodes)}, but no value goes"
         if not firsts.nodes or not seconds.nodes:
             return f"the first selector fits {len(firsts.nodes)} calls and the second {len(seconds.nodes)}"
-        import networkx  # 0.3 s, and only this explanation needs it
-
-        flow = networkx.DiGraph()
-        flow.add_nodes_from(node.index for node in self.graph.nodes)
-        flow.add_edges_from(
-            (producer.index, node.index)
-            for node in self.graph.nodes
-            for operand in node.inputs
-            for producer in relation.producers(operand.value)
-        )
-        ends = {node.index for node, _ in seconds.nodes}
-        distances, ways = networkx.multi_source_dijkstra(flow, {node.index for node, _ in firsts.nodes})
-        reached = [index for index in ends if distances.get(index)]
-        if not reached:
+        way = self.flow.shortest((node for node, _ in firsts.nodes), (node for node, _ in seconds.nodes))
+        if way is None:
             return f"{text} from one to the other"
-        way = ways[min(reached, key=lambda index: (distances[index], index))]
-        names = " -> ".join(f"`{self.graph.nodes[index].name}`" for index in way[:6])
+        names = " -> ".join(f"`{node.name}`" for node in way[:6])
         return f"{text} directly from one to the other; the shortest way is {names}"
 
     @staticmethod
     def layers_only(clause: Clause) -> bool:
         """Whether a clause is about layers, called or not, so that no forward needs to be read for it."""
-        return clause.header is None and all(getattr(action, "on_layers", False) for action in clause.actions)
+        about_layers = all(getattr(action, "on_layers", False) for action in clause.actions)
+        return clause.header is None and clause.selector.is_single and about_layers
 
     def layer_nodes(self) -> list[Node]:
         """Every layer, called or not, in the form of a call: what `freeze` and `reset` choose from."""
@@ -191,9 +238,15 @@ class Matcher:
     # ---- selectors
 
     def select(self, selector: Selector, nodes: Iterable[Node]) -> Found:
-        """The calls that a selector chooses, in the order of `nodes`."""
-        found = Found([], {}, Counter())
-        candidates = list(nodes)
+        """What a selector chooses, in the order of execution; single calls come from `nodes`."""
+        found = Found()
+        if selector.is_single:
+            self._select_single(selector, list(nodes), found)
+        else:
+            self._select_chains(selector, found)
+        return found
+
+    def _select_single(self, selector: Selector, candidates: list[Node], found: Found) -> None:
         per_unit: list[tuple[int, Node, Unit]] = []
         taken: set[int] = set()
         for unit in selector.alternatives:
@@ -201,14 +254,17 @@ class Matcher:
                 (number, node) for number, node in enumerate(candidates) if self._chosen(selector, unit, node, found)
             ]
             if unit.pick is not None:
-                passed = self._pick(selector, unit, passed)
+                kept = self._pick(selector, unit, passed)
+                for number, node in passed:
+                    if (number, node) not in kept:
+                        found.misses.append(Miss(node, "pick", f"`{unit.pick.word}` picks another one"))
+                passed = kept
             for number, node in passed:
                 if number not in taken:
                     taken.add(number)
                     per_unit.append((number, node, unit))
         per_unit.sort(key=lambda item: item[0])
-        found.nodes = [(node, unit) for _, node, unit in per_unit]
-        return found
+        found.chosen = [Chosen({0: node}, {0: unit}) for _, node, unit in per_unit]
 
     def _pick(self, selector: Selector, unit: Unit, passed: list[tuple[int, Node]]) -> list[tuple[int, Node]]:
         """Applies `first`, `last`, ...: per `within` instance where there is one, else over the model."""
@@ -238,102 +294,216 @@ class Matcher:
         return self.fits(unit, scope.as_node(layer))
 
     def _chosen(self, selector: Selector, unit: Unit, node: Node, found: Found) -> bool:
-        why = self.explain_base(unit, node)
-        if why is not None:
+        """Whether a call passes all tests of a single selector; `found` takes note of the first one that it fails."""
+        if self.explain_base(unit, node) is not None:
             return False
         if isinstance(unit.base, Anything) and node.index < 0 and _is_empty(node):
             return False  # a container holds nothing of its own that could be frozen or reset
         found.passed["base"] += 1
-        for test in unit.tests:
-            why = attribute.explain(test, node, self._constant)
+        for stage, why in self._tests(selector, unit, node):
             if why is not None:
-                found.failures.setdefault("tests", Counter())[why] += 1
+                found.misses.append(Miss(node, stage, why))
                 return False
-        found.passed["tests"] += 1
-        for units in (*selector.scopes, *selector.within):
-            if not scope.is_inside(self.graph, node, units, self.context.classes):
-                found.failures.setdefault("in", Counter())[""] += 1
-                return False
-        found.passed["in"] += 1
-        if selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes):
-            found.failures.setdefault("except", Counter())[""] += 1
-            return False
-        found.passed["except"] += 1
-        if selector.where is not None and not self._holds(selector, node):
-            found.failures.setdefault("where", Counter())[""] += 1
+            found.passed[stage] += 1
+        chosen = Chosen({0: node}, {0: unit})
+        if selector.where is not None and not self._holds(selector, chosen):
+            found.misses.append(Miss(node, "where", "", chosen))
             return False
         if node.layer is not None and node.layer.uncallable and node.index >= 0:
-            found.failures.setdefault("uncallable", Counter())[node.layer.uncallable] += 1
+            found.misses.append(Miss(node, "uncallable", node.layer.uncallable))
             return False
         found.passed["where"] += 1
         return True
 
-    def explain_base(self, unit: Unit, node: Node) -> str | None:
-        """None if the call is of the unit's kind or at its path, else why not."""
+    def _tests(self, selector: Selector, unit: Unit, node: Node) -> Iterable[tuple[str, str | None]]:
+        """(stage, None or why not) for the tests of one call behind its kind, in order."""
+        why = None
+        for test in unit.tests:
+            why = attribute.explain(test, node, self._constant, self.uses)
+            if why is not None:
+                break
+        yield "tests", why
+        inside = (
+            scope.is_inside(self.graph, node, units, self.context.classes)
+            for units in (*selector.scopes, *selector.within)
+        )
+        yield "in", None if all(inside) else ""
+        excluded = selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes)
+        yield "except", "" if excluded else None
+
+    def explain_base(self, unit: Unit, node: Node, names: Mapping[str, object] | None = None) -> str | None:
+        """None if the call is of the unit's kind, at its path or the captured one, else why not."""
         match unit.base:
             case Kind():
                 return kind.explain(unit.base, node, self.context.classes)
             case Path():
                 return path.explain(unit.base, node)
+            case Bound(name):
+                meant = (names or {}).get(name)
+                return None if meant is node else f"it is not `{name}`"
             case Anything():
                 return None
 
-    def fits(self, unit: Unit, node: Node) -> bool:
+    def fits(self, unit: Unit, node: Node, names: Mapping[str, object] | None = None) -> bool:
         """Whether a call is what one unit says, scopes and picks aside."""
-        if self.explain_base(unit, node) is not None:
+        if self.explain_base(unit, node, names) is not None:
             return False
-        return all(attribute.explain(test, node, self._constant) is None for test in unit.tests)
+        return all(attribute.explain(test, node, self._constant, self.uses) is None for test in unit.tests)
+
+    def uses(self, node: Node) -> int:
+        """How often a value of a call is taken by other calls, and as an output of the model."""
+        taken = [
+            operand
+            for producer in relation.sources_inside(self.graph, node)
+            for consumer, operand in self.graph.uses.get(producer.index, ())
+            if not consumer.composite and (producer is node or node in operand.value.carriers)
+        ]
+        inside = {producer.index for producer in relation.sources_inside(self.graph, node)}
+        outputs = [v for v in self.graph.outputs if v.producer is not None and v.producer.index in inside]
+        return len(taken) + len(outputs)
+
+    # ---- chains
+
+    def search(self, selector: Selector) -> Search:
+        """The search for the chains of a selector in this graph."""
+
+        def fit(number: int, node: Node) -> Unit | str:
+            why = "nothing is asked for"
+            for unit in selector.links[number].alternatives:
+                if isinstance(unit.base, Anything) and node.composite:
+                    why = "it is an outer call"
+                    continue
+                base = self.explain_base(unit, node)
+                if base is not None:
+                    why = base
+                    continue
+                failed = next(
+                    ((stage, text) for stage, text in self._tests(selector, unit, node) if text is not None), None
+                )
+                if failed is None:
+                    if node.layer is not None and node.layer.uncallable:
+                        return node.layer.uncallable
+                    return unit
+                why = failed[1] or {"in": "it lies outside of the scope", "except": "`except` leaves it out"}[failed[0]]
+            return why
+
+        return Search(self.graph, selector, fit, self._by_operation)
+
+    def _select_chains(self, selector: Selector, found: Found) -> None:
+        matches = self.search(selector).run()
+        found.passed["base"] = len(matches)
+        kept = []
+        for chosen in matches:
+            if selector.where is not None and not self._holds(selector, chosen):
+                last = chosen.calls[max(chosen.calls)]
+                found.misses.append(Miss(last, "where", "", chosen))
+            else:
+                kept.append(chosen)
+        for number, link in enumerate(selector.links):
+            picked = next((unit for unit in link.alternatives if unit.pick is not None), None)
+            if picked is not None:
+                calls = {chosen.calls[number].index: chosen.calls[number] for chosen in kept if number in chosen.calls}
+                left = {node.index for _, node in self._pick(selector, picked, sorted(calls.items()))}
+                kept = [chosen for chosen in kept if number not in chosen.calls or chosen.calls[number].index in left]
+        found.chosen = kept
+        if not kept:
+            unlinked = next((n for n in self.graph.nodes if not n.linked and self._is_start(selector, n)), None)
+            found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
+
+    def _is_start(self, selector: Selector, node: Node) -> bool:
+        return any(
+            self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
+        )
 
     # ---- where
 
     def _constant(self, expression: Expression) -> object:
-        return evaluate(expression, self.context.constants)
+        return evaluate(expression, self.context.constants, call=self.call)
 
-    def _holds(self, selector: Selector, node: Node) -> bool:
+    def _holds(self, selector: Selector, chosen: Chosen) -> bool:
         assert selector.where is not None, "called for a selector with a where"
-        names: dict[str, object] = {**self.context.constants, "self": node, "prev": node, "next": node}
-        if selector.capture:
-            names[selector.capture] = node
-        value = evaluate(selector.where, names, self.read, self._relate(node))
-        return truth(value, selector.where.span)
+        return truth(self.value(selector, chosen, selector.where), selector.where.span)
+
+    def value(self, selector: Selector, chosen: Chosen, expression: Expression) -> object:
+        """The value of an expression, or a part of one, behind the `where` of a selector."""
+        node = chosen.calls[max(chosen.calls)]
+        names: dict[str, object] = {**self.context.functions, **self.context.constants}
+        names |= {"self": node, "prev": node, "next": chosen.calls[min(chosen.calls)], **_captured(selector, chosen)}
+        return evaluate(expression, names, self.read, self._relate(node, names), self.call)
 
     def read(self, value: object, name: str, span: Span) -> object:
         """`value.name` in an expression, where value is a call."""
         if not isinstance(value, Node):
-            raise Diagnostic("RW102", f"{value!r} has no attribute `{name}`", span).error()
-        return attribute.read(value, name, span)
+            what = "a call that is missing" if value is None else repr(value)
+            raise Diagnostic("RW102", f"{what} has no attribute `{name}`", span).error()
+        return attribute.read(value, name, span, self.uses)
 
-    def _relate(self, node: Node) -> Callable[[str, object, tuple[object, ...], Span], bool]:
+    def call(self, function: object, arguments: list[object], keywords: Mapping[str, object], span: Span) -> object:
+        """`my.f(c)` in an expression: the function gets the layer of a call, or the call itself where it has none."""
+        if not callable(function):
+            raise Diagnostic("RW106", "this is no function", span).error()
+        given = [self.context.as_object(item) if isinstance(item, Node) else item for item in arguments]
+        named = {k: self.context.as_object(item) if isinstance(item, Node) else item for k, item in keywords.items()}
+        try:
+            result: object = function(*given, **named)
+        except Exception as problem:  # the caller's code: whatever it raises is told with the place in the rule
+            raise Diagnostic(
+                "RW106",
+                f"the function raised {type(problem).__name__}: {problem}",
+                span,
+                help="it is called with the layer of each call that is asked about",
+            ).error() from problem
+        return result
+
+    def _relate(
+        self, node: Node, names: Mapping[str, object]
+    ) -> Callable[[str, object, tuple[object, ...], Span], bool]:
         def relate(name: str, subject: object, units: tuple[object, ...], span: Span) -> bool:
             def fits(other: Node) -> bool:
-                return any(isinstance(unit, Unit) and self.fits(unit, other) for unit in units)
+                return any(isinstance(unit, Unit) and self.fits(unit, other, names) for unit in units)
 
             if name == "is":
                 return isinstance(subject, Node) and fits(subject)
-            if node.index < 0:
-                raise Diagnostic(
-                    "RW009",
-                    f"`{name}` asks about a call, and `freeze`, `unfreeze` and `reset` are about layers, called or not",
-                    span,
-                    help="name the layers by class, path or attribute",
-                ).error()
-            if not node.linked:
-                raise Diagnostic(
-                    "RW206",
-                    f"what stands beside `{node.name}` is not known, so `{name}` has no answer",
-                    span,
-                    notes=(self.why_unlinked(node),),
-                    help=f'leave it out, `except "{node.name}"`, or choose without `{name}`',
-                ).error()
-            match name:
-                case "has_next":
-                    return relation.has_next(self.graph, node, fits)
-                case "has_prev":
-                    return relation.has_prev(self.graph, node, fits)
-                case _:
-                    return relation.only_next(self.graph, node, fits)
+            asked = node if subject is None else subject
+            if not isinstance(asked, Node):
+                raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
+            return self._question(name, asked, fits, span)
 
         return relate
+
+    def _question(self, name: str, node: Node, fits: Callable[[Node], bool], span: Span) -> bool:
+        if node.index < 0:
+            raise Diagnostic(
+                "RW009",
+                f"`{name}` asks about a call, and `freeze`, `unfreeze` and `reset` are about layers, called or not",
+                span,
+                help="name the layers by class, path or attribute",
+            ).error()
+        if not node.linked:
+            raise Diagnostic(
+                "RW206",
+                f"what stands beside `{node.name}` is not known, so `{name}` has no answer",
+                span,
+                notes=(self.why_unlinked(node),),
+                help=f'leave it out, `except "{node.name}"`, or choose without `{name}`',
+            ).error()
+        match name:
+            case "has_next":
+                return relation.has_next(self.graph, node, fits)
+            case "has_prev":
+                return relation.has_prev(self.graph, node, fits)
+            case "only_next":
+                return relation.only_next(self.graph, node, fits)
+        others = [other for other in self.graph.nodes if fits(other)]
+        match name:
+            case "reaches":
+                return self.flow.reaches(node, others)
+            case "reached_from":
+                return self.flow.reached_from(node, others)
+            case "dominates":
+                return self.flow.dominates(node, others)
+            case _:
+                return self.flow.in_branch(node, others)
 
     def relate_anywhere(self, name: str, subject: object, units: tuple[object, ...], span: Span) -> bool:
         """Relations in an expression outside a `where`: only `is` has a call in front of it."""
@@ -349,282 +519,26 @@ class Matcher:
                 return "the forward around it could not be captured"
             where = where.rpartition(".")[0]
 
-    # ---- misses
 
-    def no_match(self, clause: Clause, found: Found) -> Diagnostic:
-        """RW301, or RW201 where a path is the reason: what was there, and at which test it failed."""
-        selector = clause.selector
-        units = selector.alternatives
-        what = " | ".join(unit_text(unit) for unit in units)
-        base = found.passed["base"]
-        if not base and len(units) == 1 and isinstance(units[0].base, Path):
-            return self._no_path(units[0], units[0].base.glob)
-        notes: list[str] = []
-        label, help_text, span = "", "", selector.span
-        if not base:
-            label = f"no call in {self.graph.name} is {what}"
-            notes += self._near_kinds(units)
-            notes += self._uncallable(selector)
-            notes += self._unseen()
-            help_text = self._nearest_kind_help(units)
-        else:
-            notes.append(f"{base} {'call is' if base == 1 else 'calls are'} {what}")
-            for stage, one, several in (
-                ("tests", "fails the attribute test", "fail the attribute test"),
-                ("in", "lies outside of the scope", "lie outside of the scope"),
-                ("except", "is left out by `except`", "are left out by `except`"),
-                ("where", "fails the `where`", "fail the `where`"),
-                ("uncallable", "cannot be edited", "cannot be edited"),
-                ("between", "", ""),
-            ):
-                reasons = found.failures.get(stage, Counter())
-                if stage == "between":
-                    notes += reasons
-                elif reasons:
-                    shown = [f"{why} ({count})" for why, count in reasons.most_common(3) if why]
-                    text = one if reasons.total() == 1 else several
-                    notes.append(f"{reasons.total()} of them {text}" + (f": {'; '.join(shown)}" if shown else ""))
-            if found.failures.get("in"):
-                places = self._places_of(units)
-                notes.append(f"places where there are any: {', '.join(places)}")
-                notes += self._uncallable(selector)
-                help_text = "name one of these places, or drop the scope"
-        if found.unlinked:
-            notes.append(found.unlinked)
-        rule = f"rule `{clause.rule}`" if clause.rule else "the rule"
-        return Diagnostic(
-            "RW301",
-            f"{rule} matched nothing in {self.graph.name} (expected {clause.count})",
-            span,
-            label,
-            tuple(notes),
-            help_text or "`expect any matches` allows zero",
-        )
-
-    def _no_path(self, unit: Unit, glob: str) -> Diagnostic:
-        paths = list(dict.fromkeys([*self.graph.layers, *(node.name for node in self.graph.nodes)]))
-        paths = [p for p in paths if p]
-        stem = glob.replace(".**", "").replace("**.", "").replace(".*", "")
-        close = nearest(stem, paths)
-        there = close or [p for p in paths if "." not in p][:6]
-        return Diagnostic(
-            "RW201",
-            f'the path "{glob}" matches nothing in {self.graph.name}',
-            unit.span,
-            notes=(f"{'nearest' if close else 'its first'} paths: {', '.join(f'`{p}`' for p in there)}",),
-            help=f'did you mean "{close[0]}"?' if close else "`rewrite show` lists the paths of a model",
-        )
-
-    def _near_kinds(self, units: Iterable[Unit]) -> list[str]:
-        """Operations of the same family that are there instead, and their number."""
-        notes = []
-        families: set[str] = set()
-        for unit in units:
-            if isinstance(unit.base, Kind):
-                operation = OPERATIONS.get(unit.base.operation or "")
-                if operation is not None and operation.family:
-                    families.add(operation.family)
-        for family in sorted(families):
-            there = Counter(
-                node.operation
-                for node in self.graph.nodes
-                if node.operation and OPERATIONS[node.operation].family == family
-            )
-            if there:
-                listed = ", ".join(f"`{name}` ({count})" for name, count in there.most_common(5))
-                notes.append(f"the {family} operations here are {listed}")
-        for unit in units:
-            if isinstance(unit.base, Kind) and unit.base.dotted:
-                notes += self._other_spellings(unit.base.dotted)
-        return notes
-
-    def _uncallable(self, selector: Selector) -> list[str]:
-        """Layers that are what a selector names, within its scope, and that nothing calls."""
-        found = []
-        for layer in self.graph.layers.values():
-            if not layer.uncallable:
-                continue
-            node = scope.as_node(layer)
-            inside = all(
-                scope.is_inside(self.graph, node, units, self.context.classes)
-                for units in (*selector.scopes, *selector.within)
-            )
-            if inside and any(self.fits(unit, node) for unit in selector.alternatives):
-                found.append(f"`{layer.path}` cannot be edited: {layer.uncallable}")
-        return found[:3]
-
-    def _unseen(self) -> list[str]:
-        """Forwards whose functions nobody can see."""
-        unseen = list(self.graph.opaque.items())
-        if not unseen:
-            return []
-        path, why = unseen[0]
-        more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
-        return [f"functions called in the forward of `{path or self.graph.name}`{more} are not seen: {why}"]
-
-    def _other_spellings(self, dotted: str) -> list[str]:
-        last = dotted.rpartition(".")[2].lower().rstrip("_")
-        other = Counter(n.spelling for n in self.graph.nodes if n.operation and n.operation.lower() == last)
-        return [f"spelled otherwise: {', '.join(f'`{s}` ({c})' for s, c in other.most_common(5))}"] if other else []
-
-    def _nearest_kind_help(self, units: Iterable[Unit]) -> str:
-        classes = {layer.class_name for layer in self.graph.layers.values()}
-        there = {node.operation for node in self.graph.nodes if node.operation}
-        for unit in units:
-            operation = _spelled_operation(unit)
-            if operation is not None and operation.name in there:
-                return f"`{operation.name}` is every spelling of it"
-            if isinstance(unit.base, Kind):
-                close = nearest(unit.base.text, [*there, *classes])
-                if close:
-                    return f"did you mean `{close[0]}`?"
-        return ""
-
-    def _places_of(self, units: Iterable[Unit]) -> list[str]:
-        units = list(units)
-        places = Counter(
-            node.name.partition(".")[0] for node in self.graph.nodes if any(self.fits(unit, node) for unit in units)
-        )
-        return [f'"{place}.**" ({count})' for place, count in places.most_common(6)]
-
-    def near_misses(self, clause: Clause, other: Graph | None) -> list[str]:
-        """Layers that are what the clause names and yet are no site, each with the reason."""
-        if self.layers_only(clause):
-            return []
-        called = {*self.graph.calls, *(other.calls if other is not None else ())}
-        lines = []
-        for layer in self.graph.layers.values():
-            if layer.path in called or not layer.path:
-                continue
-            node = scope.as_node(layer)
-            if node.composite or not any(self._is_named(unit, node) for unit in clause.selector.alternatives):
-                continue
-            lines.append(f"`{layer.path}` ({node.spelling}): {layer.uncallable or 'no forward calls it'}")
-        return lines
-
-    def _is_named(self, unit: Unit, node: Node) -> bool:
-        return isinstance(unit.base, Kind) and self.fits(unit, node)
-
-    def other_spellings(self, selector: Selector) -> list[Diagnostic]:
-        """A warning for each operation of which the selector names one spelling while the model has others as well."""
-        found = []
-        seen: set[str] = set()
-        for unit in selector.alternatives:
-            operation = _spelled_operation(unit)
-            if operation is None or operation.name in seen:
-                continue
-            seen.add(operation.name)
-            every = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
-            chosen = self._that_pass(selector, every)
-            named: Counter[str] = Counter()
-            others: Counter[str] = Counter()
-            for node in chosen:
-                by = next((u for u in selector.alternatives if self.explain_base(u, node) is None), None)
-                (others if by is None else named)[node.spelling if by is None else unit_text(by)] += 1
-            if not named or not others:
-                continue
-            hits = ", ".join(f"`{text}` matched {count}" for text, count in named.items())
-            left = ", ".join(f"`{spelling}` {count}" for spelling, count in others.most_common(5))
-            found.append(
-                Diagnostic(
-                    "RW405",
-                    f"other spellings were left out: {hits}, {left} not",
-                    unit.span,
-                    help=f"`{operation.name}` is every spelling; if this one is meant: "
-                    f"`except {' | '.join(spelling for spelling, _ in others.most_common())}`",
-                )
-            )
-        return found
-
-    def _that_pass(self, selector: Selector, unit: Unit) -> list[Node]:
-        """The calls that one unit would choose in the place of the alternatives, as far as its tests can be asked."""
-        chosen = []
-        for node in self.graph.nodes:
-            try:
-                if self._chosen(selector, unit, node, Found([], {}, Counter())):
-                    chosen.append(node)
-            except RewriteError:  # the condition asks what only the named spelling has
-                continue
-        return chosen
-
-    def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
-        """A warning for each opaque forward whose code names a function that the selector may mean."""
-        names = {name for unit in selector.alternatives for name in _function_names(unit)}
-        found = []
-        for where, mentioned in self.graph.mentioned.items():
-            # A layer of the same name is seen, and found by its path.
-            layers = {child.rpartition(".")[2] for child in self.graph.layers[where].children}
-            seen = sorted((names & mentioned) - layers)
-            if seen:
-                found.append(
-                    Diagnostic(
-                        "RW405",
-                        f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called",
-                        selector.span,
-                        notes=(f"that forward could not be captured: {self.graph.opaque[where]}",),
-                        help="layers in it are reached one by one; its functions are not",
-                    )
-                )
-        return found
-
-    def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
-        """A warning for each of several alternatives that chose nothing."""
-        if len(selector.alternatives) < 2:
-            return []
-        hit = {id(unit) for _, unit in found.nodes}
-        return [
-            Diagnostic(
-                "RW302",
-                f"`{unit_text(unit)}` matched nothing in {self.graph.name}; the other alternatives did",
-                unit.span,
-                notes=tuple(self._near_kinds([unit])),
-            )
-            for unit in selector.alternatives
-            if id(unit) not in hit and not any(self.fits(unit, node) for node, _ in found.nodes)
-        ]
+def _match(node: Node, operand: Operand | None, names: Mapping[str, Node | None], chosen: Chosen) -> Match:
+    return Match(node, operand, names, _in_order(chosen))
 
 
-def _spelled_operation(unit: Unit) -> Operation | None:
-    """The operation of a unit that is one exact spelling of the vocabulary."""
-    if not isinstance(unit.base, Kind) or unit.base.dotted is None:
-        return None
-    full = expand(unit.base.dotted)
-    if full.startswith("torch.Tensor."):
-        return by_method(full)
-    return by_module(full) or by_function(full)
+def _in_order(chosen: Chosen) -> tuple[Node, ...]:
+    return chosen.nodes
 
 
-def _function_names(unit: Unit) -> set[str]:
-    """Names of functions and methods by which a forward can call what a unit means."""
-    if not isinstance(unit.base, Kind) or unit.base.class_name is not None:
-        return set()
-    kind_ = unit.base
-    if kind_.dotted is not None:
-        return {kind_.dotted.rpartition(".")[2]} if kind_.dotted.startswith(("F.", "torch.", "Tensor.")) else set()
-    rows = [row for row in OPERATIONS.values() if row.name == kind_.operation or row.family == kind_.family is not None]
-    return {name.rpartition(".")[2] for row in rows for name in (*row.functions, *row.methods)}
-
-
-def unit_text(unit: Unit) -> str:
-    """A unit's base as it is written."""
-    match unit.base:
-        case Kind(text):
-            return text
-        case Path(glob):
-            return f'"{glob}"'
-        case Anything():
-            return "any"
+def _captured(selector: Selector, chosen: Chosen, **names: Node | None) -> dict[str, Node | None]:
+    """The captures of a selector, and other names as far as they stand for a call."""
+    found: dict[str, Node | None] = {name: other for name, other in names.items() if other is not None}
+    for number, link in enumerate(selector.links):
+        if link.capture:
+            found[link.capture] = chosen.calls.get(number)
+    return found
 
 
 def _is_empty(node: Node) -> bool:
     return node.layer is not None and not (node.layer.parameters or node.layer.statistics)
-
-
-def _captured(selector: Selector, node: Node, **names: Node | None) -> dict[str, Node]:
-    found = {name: other for name, other in names.items() if other is not None}
-    if selector.capture:
-        found[selector.capture] = node
-    return found
 
 
 def _owners(node: Node) -> Iterable[Node]:

@@ -38,6 +38,13 @@ class Anything:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """By capture: the very call that this name of the same rule stands for."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class AttributeTest:
     """`[name]`, `[name == value]`: an attribute of the call or its layer compared with a value."""
 
@@ -59,7 +66,7 @@ class Pick:
 class Unit:
     """One alternative of a selector."""
 
-    base: Kind | Path | Anything
+    base: Kind | Path | Anything | Bound
     span: Span
     tests: tuple[AttributeTest, ...] = ()
     pick: Pick | None = None
@@ -68,16 +75,62 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Selector:
-    """Which calls of a model a clause is about."""
+class Link:
+    """One call of a chain."""
 
     alternatives: tuple[Unit, ...]
     span: Span
+    arrow: Literal["", "->", ">>"] = ""
+    """how the call in front of it leads here: `->` a value of that goes into this, `>>` and nowhere else"""
+    optional: bool = False
     capture: str | None = None
+    joins: str | None = None
+    """name of another link's capture: this is the same call"""
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Which calls of a model a clause is about: single ones, or chains of linked ones."""
+
+    chains: tuple[tuple[Link, ...], ...]
+    span: Span
     scopes: tuple[tuple[Unit, ...], ...] = ()
-    """`in A in B`: the call lies inside a module that each of these selects"""
+    """`in A in B`: every call lies inside a module that each of these selects"""
     within: tuple[tuple[Unit, ...], ...] = ()
     """`within A:` around the clause: as `scopes`, and `first`, `last`, ... count anew in each such module"""
     excluded: tuple[Unit, ...] = ()
-    """`except A | B`: the call is none of these and lies inside none of them"""
+    """`except A | B`: no call is one of these or lies inside one of them"""
     where: Expression | None = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All links in the order of the text."""
+        return tuple(link for chain in self.chains for link in chain)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it selects one call at a time."""
+        return len(self.chains) == 1 and len(self.chains[0]) == 1
+
+    @property
+    def alternatives(self) -> tuple[Unit, ...]:
+        """The units of a single link; of a chain, those of all links."""
+        return tuple(unit for link in self.links for unit in link.alternatives)
+
+    @property
+    def capture(self) -> str | None:
+        """The capture of a single link."""
+        return self.chains[0][0].capture if self.is_single else None
+
+
+def unit_text(unit: Unit) -> str:
+    """A unit's base as it is written."""
+    match unit.base:
+        case Kind(text):
+            return text
+        case Path(glob):
+            return f'"{glob}"'
+        case Anything():
+            return "any"
+        case Bound(name):
+            return name

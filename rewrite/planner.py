@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rewrite import edit
+from rewrite.actions import Action, Insert, Replace, Tap
 from rewrite.actions.site import Desk, Site, Trial
 from rewrite.edit import Edit
 from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.graph import Graph, Node
 from rewrite.inference import Inference
+from rewrite.lint import lint
 from rewrite.matcher import Context, Found, Match, Matcher
-from rewrite.pattern import Anything
+from rewrite.misses import Misses
+from rewrite.overlaps import without_overlaps
+from rewrite.pattern import Anything, Bound, Unit
 from rewrite.rule import Clause
 from rewrite.selectors import scope
 
@@ -34,7 +38,16 @@ class Plan:
     misses: list[str] = field(default_factory=list)
 
 
-def plan(clause: Clause, graph: Graph, other: Graph | None, context: Context, trial: Trial) -> Plan:
+def plan(
+    clause: Clause,
+    graph: Graph,
+    other: Graph | None,
+    context: Context,
+    trial: Trial,
+    *,
+    strict: bool = False,
+    earlier: frozenset[str] = frozenset(),
+) -> Plan:
     """Matches a clause and turns the matches into edits.
 
     Args:
@@ -43,6 +56,8 @@ def plan(clause: Clause, graph: Graph, other: Graph | None, context: Context, tr
         other: the model in the other mode, where that makes a difference.
         context: constants and the caller's classes.
         trial: tells the shape that layers make of a shape.
+        strict: whether matches in each other's way are an error.
+        earlier: paths of the layers that earlier clauses of the same rules have inserted.
 
     Raises:
         PlanError, SiteError, RuleError: the clause does not fit this model.
@@ -51,6 +66,7 @@ def plan(clause: Clause, graph: Graph, other: Graph | None, context: Context, tr
     matcher = Matcher(graph, context)
     matches, found = matcher.sites(clause)
     _check_count(clause, matches, found, matcher)
+    matches, overlaps = without_overlaps(clause, matches, strict=strict)
     matches = _with_inner_layers(clause, matches, matcher)
     calls = dict(graph.calls)
     extra: list[Match] = []
@@ -63,7 +79,8 @@ def plan(clause: Clause, graph: Graph, other: Graph | None, context: Context, tr
             calls[path] = (*calls.get(path, ()), *(n for n in nodes if (n.scope, n.local) not in known))
     sites, other_sites = _plan_sites(clause, matches, extra, graph, other, matcher, context, trial, calls)
     made = _finish(clause, sites, other_sites, found, matcher)
-    made.misses = matcher.near_misses(clause, other)
+    made.warnings += [*overlaps, *lint(clause, made.sites, graph, earlier)]
+    made.misses = Misses(matcher).near_misses(clause, other)
     return made
 
 
@@ -96,18 +113,47 @@ def _run(
     trial: Trial,
     calls: Mapping[str, tuple[Node, ...]],
 ) -> _Planned:
+    names = {**context.functions, **context.constants}
     sites = [
-        Site(match.node, match.operand, {**context.constants, "self": match.node, **match.names}) for match in matches
+        Site(
+            match.node,
+            match.operand,
+            {**names, **({} if len(match.nodes) > 1 else {"self": match.node}), **match.names},
+            nodes=match.nodes,
+        )
+        for match in matches
     ]
     for site in sites:
         if clause.header == "after":
             consumers = graph.uses.get(site.node.index, ())
             if len({node.index for node, _ in consumers}) == 1:
                 site.names = {**site.names, "next": consumers[0][0]}
-    desk = Desk(graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, trial, calls)
+    desk = Desk(graph, Inference(graph), clause.text, matcher.read, matcher.relate_anywhere, matcher.call, trial, calls)
     for action in clause.actions:
-        action.plan(sites, desk)
+        action.plan(_meant(action, clause, sites, matcher), desk)
+    for site in sites:
+        site.operations += sum(part.operations for part in site.parts)
     return sites, desk
+
+
+def _meant(action: Action, clause: Clause, sites: Sequence[Site], matcher: Matcher) -> Sequence[Site]:
+    """The sites that an action is about: the matches, the calls that it names in them, or all calls of a chain."""
+    subject: str | None = getattr(action, "subject", None)
+    if subject is not None:
+        found = []
+        for site in sites:
+            node = site.names.get(subject)
+            if not isinstance(node, Node):
+                continue  # a call that may be missing, and is
+            if isinstance(action, Insert) and action.ahead:
+                unit = Unit(Bound(subject), action.span, port=action.port)
+                found += [site.part(node, operand) for operand in matcher.ports(node, unit)]
+            else:
+                found.append(site.part(node))
+        return found
+    if clause.header is None and not clause.selector.is_single and not isinstance(action, Replace | Tap):
+        return [site.part(node) for site in sites for node in site.nodes]
+    return sites
 
 
 def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Found, matcher: Matcher) -> Plan:
@@ -115,8 +161,11 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     edits: list[Edit] = []
     named: dict[int, list[Site]] = {}
     groups: dict[tuple[str, str, int], list[Site]] = {}
-    for site in (*sites, *(other[0] if other is not None else ())):
-        if site.inserts or clause.header == "at" or (clause.header is None and not matcher.layers_only(clause)):
+    whole = (*sites, *(other[0] if other is not None else ()))
+    for site in (*whole, *(part for outer in whole for part in outer.parts)):
+        stands_alone = site.whole is None and len(site.nodes) < 2
+        alone = clause.header == "at" or (clause.header is None and not matcher.layers_only(clause))
+        if site.inserts or (alone and stands_alone):
             groups.setdefault(site.key, []).append(site)
     for group in groups.values():
         first = group[0]
@@ -127,12 +176,13 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
             edits.append(edit.Insert(first.node, number, tuple(chain)))
     rest = [*desk.edits, *(other[1].edits if other is not None else ())]
     edits += rest
-    warnings = [*matcher.unmatched_alternatives(clause.selector, found), *desk.warnings]
+    misses = Misses(matcher)
+    warnings = [*misses.unmatched_alternatives(clause.selector, found), *desk.warnings]
     if not matcher.layers_only(clause):
-        warnings += matcher.unseen_functions(clause.selector)
+        warnings += misses.unseen_functions(clause.selector)
     if not matcher.layers_only(clause):
         selectors = (clause.selector, *([clause.second] if clause.second is not None else []))
-        warnings += [warning for selector in selectors for warning in matcher.other_spellings(selector)]
+        warnings += [warning for selector in selectors for warning in misses.other_spellings(selector)]
     changes = _one_per_cause([*desk.shape_changes, *(other[1].shape_changes if other is not None else ())])
     for made in edits:
         _check_certain(made, clause)
@@ -146,7 +196,7 @@ def _check_certain(made: Edit, clause: Clause) -> None:
             node = made.node
         case edit.Remove() if not made.node.on_layer:
             node = made.node
-        case edit.Replace(target=Node() as node) | edit.Update(target=Node() as node):
+        case edit.Replace(target=Node() as node) | edit.Update(target=Node() as node) | edit.Move(node=node):
             pass
         case _:
             return
@@ -195,16 +245,17 @@ def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause) -> None:
         ).error()
 
 
-def _place(match: Match) -> tuple[str, str, int]:
+def _place(match: Match) -> tuple[object, ...]:
     number = -1 if match.operand is None else match.operand.number
-    return match.node.scope, match.node.local or match.node.name, number
+    chain = tuple((node.scope, node.local or node.name) for node in match.nodes) if len(match.nodes) > 1 else ()
+    return match.node.scope, match.node.local or match.node.name, number, chain
 
 
 def _check_count(clause: Clause, matches: Sequence[Match], found: Found, matcher: Matcher) -> None:
     count, number = clause.count, len(matches)
     if number >= count.low and (count.high is None or number <= count.high):
         return
-    miss = matcher.no_match(clause, found) if not number else None
+    miss = Misses(matcher).no_match(clause, found) if not number else None
     if miss is not None and count.low <= 1:
         raise miss.error()
     notes = tuple(f"`{match.node.name}`" for match in matches[:8])
@@ -236,5 +287,5 @@ def _with_inner_layers(clause: Clause, matches: list[Match], matcher: Matcher) -
             if excluded and scope.is_inside(matcher.graph, node, excluded, matcher.context.classes):
                 continue
             taken.add(name)
-            result.append(Match(node, None, match.names))
+            result.append(Match(node, None, match.names, (node,)))
     return result

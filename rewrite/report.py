@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rewrite.errors import Diagnostic
 from rewrite.source import printable
@@ -54,6 +54,16 @@ class ClauseReport:
     """near misses with their reason, one line each"""
     skipped: bool = False
     """the model had this clause applied before"""
+
+    def joined(self, later: ClauseReport) -> ClauseReport:
+        """This report with the sites of a later round of the same clause."""
+        return replace(
+            self,
+            sites=(*self.sites, *later.sites),
+            other_mode=(*self.other_mode, *later.other_mode),
+            misses=later.misses,
+            skipped=self.skipped and later.skipped,
+        )
 
 
 @dataclass(frozen=True)

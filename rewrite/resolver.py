@@ -11,17 +11,25 @@ from dataclasses import dataclass, replace
 
 from rewrite import actions, formatter, lookup, pattern, syntax
 from rewrite import expression as nodes
-from rewrite.actions import Action, LayerSpec
-from rewrite.actions.reset import INITIALISERS
+from rewrite.actions import Action
+from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
-from rewrite.expression import Expression, evaluate
-from rewrite.rule import Clause, Count, OutputPromise, Program
+from rewrite.expression import evaluate
+from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
 from rewrite.source import Span
-from rewrite.vocabulary.operation import Operation, Parameter
+from rewrite.statements import Statements
+from rewrite.vocabulary.operation import Operation
 
-_NEEDED = {"constant": ("val",), "sparse": ("sparsity",)}  # what an initialiser cannot do without
+MOST_CLAUSES = 10_000
+MOST_ROUNDS = 100
+"""of one `repeat`"""
+ROUNDS = 10
+"""of a `repeat` that does not say how many"""
+
+_Named = syntax.Remove | syntax.Replace | syntax.Wrap | syntax.Tap | syntax.Freeze | syntax.Reset
+"""statements that name what they change"""
 
 
 def resolve(
@@ -48,13 +56,14 @@ def resolve(
     resolver = _Resolver(dict(params or {}), frozenset(modules or ()), model_classes)
     resolver.file(file)
     if resolver.errors:
-        raise RuleError(
-            sorted(resolver.errors, key=lambda error: (error.span.line, error.span.column) if error.span else (0, 0))
-        )
+        raise RuleError(resolver.in_order(file))
     return Program(
         name if name is not None else file.source.name,
         tuple(resolver.clauses),
         resolver.output,
+        resolver.equivalent,
+        tuple(resolver.leaves),
+        tuple(resolver.tests),
         dict(resolver.constants),
         tuple(resolver.warnings),
     )
@@ -67,6 +76,7 @@ class _Block:
     scopes: tuple[tuple[syntax.Unit, ...], ...] = ()
     units: tuple[tuple[pattern.Unit, ...], ...] = ()
     rule: str | None = None
+    repeat: Repeat | None = None
     inside: str = ""
     """word of the innermost header; empty at the top level"""
 
@@ -83,10 +93,26 @@ class _Resolver:
         self.settable: set[str] = set()
         self.rules: set[str] = set()
         self.output: OutputPromise | None = None
+        self.equivalent: Span | None = None
+        self.leaves: list[pattern.Unit] = []
+        self.tests: list[syntax.Clause] = []
         self.selection = Selection(modules, classes, self.constants, self.report)
+        self.statements = Statements(modules, self.report)
 
     def report(self, problem: Diagnostic) -> None:
         self.errors.append(problem)
+
+    def in_order(self, file: syntax.File) -> list[Diagnostic]:
+        """The errors in the order of the text, those of included files where they are included."""
+        sources: dict[str, int] = {file.source.name: 0}
+        for line in file.lines:
+            sources.setdefault(line.span.source.name, len(sources))
+
+        def place(error: Diagnostic) -> tuple[int, int, int]:
+            span = error.span
+            return (sources.get(span.source.name, 0), span.line, span.column) if span else (0, 0, 0)
+
+        return sorted(self.errors, key=place)
 
     # ---- lines and blocks
 
@@ -96,7 +122,12 @@ class _Resolver:
         for name in self.params:
             if name not in self.settable:
                 self.report(self._no_param(name))
-        if not self.clauses and not self.output and not self.errors:
+        for test in self.tests:
+            self.known_rule(test.header)
+        if len(self.clauses) > MOST_CLAUSES:
+            message = f"more than {MOST_CLAUSES:,} rules"
+            self.report(Diagnostic("RW018", message, self.clauses[MOST_CLAUSES].span, help="split the file"))
+        if not self.clauses and not self.output and not self.errors and not self.tests:
             help_text = "a rule looks like `after Conv2d: insert BatchNorm2d`"
             self.report(Diagnostic("RW011", f"there is no rule in `{file.source.name}`", help=help_text))
 
@@ -115,21 +146,88 @@ class _Resolver:
                     self.lines(body, inner)
                 case syntax.Clause(syntax.Rule() as rule, body):
                     self.rule(rule, body, block)
-                case syntax.Remove() | syntax.Replace() | syntax.Freeze() | syntax.Reset():
+                case syntax.Clause(syntax.Repeat() as repeat, body):
+                    self.repeat(repeat, body, block)
+                case syntax.Clause(syntax.RuleTest(), body):
+                    self.test(line, body, block)
+                case (
+                    syntax.Remove() | syntax.Replace() | syntax.Wrap() | syntax.Tap() | syntax.Freeze() | syntax.Reset()
+                ):
                     self.statement(line, block)
+                case syntax.Fold():
+                    self.fold(line, block)
                 case syntax.ExpectCount():
                     self.count(line, self.clauses[-1] if len(self.clauses) > before else None)
-                case syntax.ExpectOutput():
+                case syntax.ExpectOutput() | syntax.ExpectEquivalent():
                     self.promise(line)
                 case syntax.Param() if not block.inside:
                     self.constant(line)
-                case syntax.Param() | syntax.Version():
+                case syntax.Leaf() if not block.inside:
+                    self.leaves += self.selection.units(line.alternatives, "leaf")
+                case syntax.Use() if not block.inside:
+                    pass  # its names are known before the file is read
+                case syntax.Param() | syntax.Version() | syntax.Leaf() | syntax.Use() | syntax.Include():
                     help_text = "put it at the top of the file, on a line of its own"
                     self.misplaced(line, block.inside or "the middle of a file", help_text)
+                case syntax.Given() | syntax.Want() | syntax.Unchanged() | syntax.Model():
+                    self.misplaced(line, block.inside, 'put it in a test: `test my_rule "what it shows": ...`')
                 case syntax.Insert():
                     self.misplaced(line, block.inside, "say where: `after X: insert Y`")
                 case syntax.Set():
                     self.misplaced(line, block.inside, "say of what: `at X: set self.a = 1`")
+                case syntax.Move():
+                    self.misplaced(line, block.inside, "say what: `match A as a -> B as b: move a after b`")
+
+    def repeat(self, header: syntax.Repeat, body: Iterable[syntax.Line], block: _Block) -> None:
+        """`repeat max 5:` around rules."""
+        most = ROUNDS if header.most is None else header.most
+        if block.repeat is not None:
+            help_text = "one `repeat` around all of it does the same"
+            self.report(Diagnostic("RW009", "`repeat` is not allowed in a `repeat` block", header.span, help=help_text))
+        if not 1 <= most <= MOST_ROUNDS:
+            help_text = f"write a number from 1 to {MOST_ROUNDS}"
+            message = f"`repeat` goes round once at least and {MOST_ROUNDS} times at most"
+            self.report(Diagnostic("RW018", message, header.span, help=help_text))
+        self.lines(body, replace(block, repeat=Repeat(most, header.span), inside="repeat"))
+
+    def test(self, clause: syntax.Clause, body: Iterable[syntax.Line], block: _Block) -> None:
+        """`test`: kept as it is written; what may stand in it is checked here."""
+        if block.inside:
+            help_text = "tests stand at the top level"
+            message = f"`test` is not allowed in {_a(block.inside)} `{block.inside}` block"
+            self.report(Diagnostic("RW009", message, clause.span, help=help_text))
+        allowed = (
+            syntax.Given
+            | syntax.Want
+            | syntax.Unchanged
+            | syntax.Model
+            | syntax.ExpectCount
+            | syntax.ExpectOutput
+            | syntax.ExpectEquivalent
+        )
+        for line in body:
+            if not isinstance(line, allowed):
+                self.misplaced(line, "test", "a test holds `given` or `model`, and `want`, `unchanged` or `expect`")
+        models = [line for line in body if isinstance(line, syntax.Given | syntax.Model)]
+        wants = [line for line in body if not isinstance(line, syntax.Given | syntax.Model)]
+        if len(models) != 1:
+            message = "a test tries its rule on one model" if models else "this test has no model"
+            span = models[1].span if models else clause.span
+            help_text = "`given x -> Conv2d(3, 8, 3) -> y`, or `model torchvision.models.resnet18()`"
+            self.report(Diagnostic("RW009", message, span, help=help_text))
+        if not wants:
+            help_text = "`want x -> ... -> y`, `unchanged`, or `expect 3 matches`"
+            self.report(Diagnostic("RW009", "this test wants nothing", clause.span, help=help_text))
+        self.tests.append(clause)
+
+    def known_rule(self, header: object) -> None:
+        """Reports a test of a rule that is not there."""
+        assert isinstance(header, syntax.RuleTest), "tests are kept as clauses with this header"
+        if header.name.text not in self.rules:
+            close = nearest(header.name.text, self.rules, 1)
+            help_text = f"did you mean `{close[0]}`?" if close else f"name the rule: `rule {header.name.text}: ...`"
+            message = f"there is no rule named `{header.name.text}` to test"
+            self.report(Diagnostic("RW103", message, header.name.span, help=help_text))
 
     def rule(self, header: syntax.Rule, body: Iterable[syntax.Line], block: _Block) -> None:
         name = header.name
@@ -150,73 +248,187 @@ class _Resolver:
 
     # ---- clauses
 
-    def scope(self, word: object) -> Scope:
-        known = word if word in ("after", "before", "between", "at") else None
-        return Scope(known, self.constants, self.modules, self.report, self.selection.inner_pattern)  # type: ignore[arg-type]
+    def scope(self, word: object, selector: syntax.Selector) -> Scope:
+        known = word if word in ("after", "before", "between", "at", "match") else None
+        single = sum(len(chain) for chain in selector.chains) == 1
+        return Scope(
+            known,  # type: ignore[arg-type]
+            self.constants,
+            self.modules,
+            self.report,
+            self.selection.inner_pattern,
+            single=single,
+        )
 
     def position(self, header: syntax.Position, body: Iterable[syntax.Line], block: _Block) -> None:
-        """`after`, `before`, `between`, `at` and what is done there."""
-        scope = self.scope(header.word)
-        selector = self.selector(header.selector, scope, block, ported=header.word == "before")
-        second = None if header.second is None else self.selector(header.second, scope, block, ported=True)
-        rows = self.rows(selector)
-        scope.rows |= {"after": {"prev": rows}, "before": {"next": rows}, "at": {"self": rows}}.get(header.word, {})
+        """`after`, `before`, `between`, `at`, `match`, and what is done there."""
+        scope = self.scope(header.word, header.selector)
+        selector = self.selector(header.selector, scope, block, "after" if header.second else header.word)
+        second = None if header.second is None else self.selector(header.second, scope, block, "before")
+        rows = self.rows(selector, header.word)
+        known = {"after": {"prev": rows}, "before": {"next": rows}, "at": {"self": rows}}.get(header.word, {})
+        scope.rows |= known
         if second is not None:
-            scope.rows |= {"prev": rows, "next": self.rows(second)}
+            scope.rows |= {"prev": rows, "next": self.rows(second, "before")}
         selector = replace(selector, where=scope.where(header.selector.where))
         found: list[Action] = []
         counts: list[syntax.ExpectCount] = []
         for line in body:
             match line:
-                case syntax.Insert(stages) if header.word != "at":
-                    found.append(actions.Insert(self.flow(stages, scope, None), line.span))
+                case syntax.Insert(stages, _, per) if header.word not in ("at", "match"):
+                    found.append(actions.Insert(self.statements.flow(stages, scope, None), line.span, per))
                     scope.inserted = True
                 case syntax.Set():
-                    found.append(self.set(line, scope))
+                    found.append(self.statements.set(line, scope))
+                case syntax.Move() if header.word != "at":
+                    found.append(self.statements.move(line, scope))
                 case syntax.ExpectCount():
                     counts.append(line)
-                case syntax.ExpectOutput():
+                case syntax.ExpectOutput() | syntax.ExpectEquivalent():
                     self.promise(line)
+                case _ if header.word == "match":
+                    found += self.in_match(line, scope)
                 case _:
                     self.misplaced(line, header.word, self._instead(line, header))
         text = formatter.clause(block.scopes, header, body)
-        clause = Clause(header.word, selector, tuple(found), text, header.span, second, rule=block.rule)
-        self.finish(clause, scope)
+        self.finish(Clause(header.word, selector, tuple(found), text, header.span, second), scope, block)
         for count in counts:
             self.count(count, self.clauses[-1])
+
+    def in_match(self, line: syntax.Line, scope: Scope) -> list[Action]:
+        """A statement about captures, in the body of a `match`."""
+        match line:
+            case syntax.Remove() | syntax.Replace() | syntax.Wrap() | syntax.Tap() | syntax.Freeze() | syntax.Reset():
+                subject = self.subject(line.selector, scope)
+                return [] if subject is None else [self.action(line, scope, scope.rows.get(subject, []), subject)]
+            case syntax.Fold(norm, into):
+                norm_name, into_name = self.subject(norm, scope), self.subject(into, scope)
+                return [actions.Fold(norm_name, into_name, line.span)] if norm_name and into_name else []
+            case syntax.Clause(syntax.Position("after" | "before" as word, selector), body):
+                return self.at_capture(word, selector, body, scope)
+        self.misplaced(
+            line, "match", "it holds statements about its captures: `match A as a -> B as b: move a after b`"
+        )
+        return []
+
+    def at_capture(
+        self, word: str, selector: syntax.Selector, body: Iterable[syntax.Line], scope: Scope
+    ) -> list[Action]:
+        """`after c: insert X` in a `match`."""
+        unit = selector.chains[0][0].alternatives[0]
+        subject = self.subject(selector, scope, ported=word == "before")
+        port = None if unit.port is None else unit.port.value
+        found: list[Action] = []
+        for line in body:
+            if not isinstance(line, syntax.Insert):
+                self.misplaced(line, word, "here it holds `insert`; other statements stand in the `match` itself")
+            elif subject is not None:
+                specs = self.statements.flow(line.stages, scope, None)
+                found.append(actions.Insert(specs, line.span, line.per, subject, word == "before", port))
+        return found
+
+    def subject(self, selector: syntax.Selector, scope: Scope, ported: bool = False) -> str | None:
+        """The capture that a selector in a `match` is; reported if it is anything else."""
+        link = selector.chains[0][0]
+        unit = link.alternatives[0]
+        plain = syntax.Unit(unit.base, unit.span, port=unit.port if ported else None)
+        is_name = isinstance(unit.base, syntax.Dotted) and len(unit.base.parts) == 1 and unit == plain
+        alone = len(selector.chains[0]) == 1 == len(link.alternatives) and not link.optional and not link.capture
+        bare = not selector.scopes and not selector.excluded and selector.where is None
+        if is_name and alone and bare and isinstance(unit.base, syntax.Dotted):
+            name = unit.base.text
+            if name in scope.captures:
+                scope.used.add(name)
+                return name
+        close = nearest(formatter.unit(unit), scope.captures, 1)
+        known = ", ".join(f"`{name}`" for name in scope.captures)
+        help_text = (
+            f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else "write `match A as a: ...`"
+        )
+        message = "in a `match`, a statement is about one of its captures"
+        self.report(Diagnostic("RW103", message, selector.span, "no capture of this rule", help=help_text))
+        return None
 
     def _instead(self, line: syntax.Line, header: syntax.Position) -> str:
         match line:
             case syntax.Insert():
                 return "to put a layer behind it: `after X: insert Y`"
-            case syntax.Remove() | syntax.Replace() | syntax.Freeze() | syntax.Reset():
+            case (
+                syntax.Remove()
+                | syntax.Replace()
+                | syntax.Wrap()
+                | syntax.Tap()
+                | syntax.Fold()
+                | syntax.Freeze()
+                | syntax.Reset()
+            ):
                 word = formatter.statement(line).partition(" ")[0]
                 return f"`{word}` names what it changes itself: write it on a line of its own"
             case _:
-                allowed = "`set` and `expect`" if header.word == "at" else "`insert`, `set` and `expect`"
+                allowed = "`set` and `expect`" if header.word == "at" else "`insert`, `set`, `move` and `expect`"
                 return f"{_a(header.word)} `{header.word}` block holds {allowed}"
 
-    def statement(self, line: syntax.Remove | syntax.Replace | syntax.Freeze | syntax.Reset, block: _Block) -> None:
+    def statement(self, line: _Named, block: _Block) -> None:
         """A statement that names what it changes."""
-        scope = self.scope(None)
-        selector = self.selector(line.selector, scope, block)
-        rows = scope.rows["self"] = self.rows(selector)
+        scope = self.scope(None, line.selector)
+        selector = self.selector(line.selector, scope, block, None)
+        rows = self.rows(selector, None)
+        if scope.single:
+            scope.rows["self"] = rows
         selector = replace(selector, where=scope.where(line.selector.where))
-        action: Action
+        if isinstance(line, syntax.Wrap) and not scope.single:
+            help_text = "wrap a captured one: `match A as a -> B: wrap a with F()`"
+            self.report(Diagnostic("RW009", "`wrap` takes one call, not a chain", line.selector.span, help=help_text))
+        action = self.action(line, scope, rows, None)
+        text = formatter.clause(block.scopes, None, [line])
+        self.finish(Clause(None, selector, (action,), text, line.span), scope, block)
+
+    def action(self, line: _Named, scope: Scope, rows: list[Operation], subject: str | None) -> Action:
         match line:
             case syntax.Remove():
-                action = actions.Remove(line.span)
-            case syntax.Replace(_, stages):
-                action = actions.Replace(self.flow(stages, scope, rows), line.span)
+                return actions.Remove(line.span, subject)
+            case syntax.Replace(_, stages, _, per):
+                return actions.Replace(self.statements.flow(stages, scope, rows), line.span, per, subject)
+            case syntax.Wrap():
+                return self.statements.wrap(line, scope, subject)
+            case syntax.Tap(name):
+                return actions.Tap(name.text, line.span, subject)
             case syntax.Freeze(frozen, what):
-                action = actions.Freeze(frozen, what, line.span)
-            case syntax.Reset(_, initialiser):
-                action = self.reset(line.span, initialiser, scope)
-        text = formatter.clause(block.scopes, None, [line])
-        self.finish(Clause(None, selector, (action,), text, line.span, rule=block.rule), scope)
+                return actions.Freeze(frozen, what, line.span, subject)
+            case syntax.Reset():
+                return self.statements.reset(line, scope, subject)
 
-    def finish(self, clause: Clause, scope: Scope) -> None:
-        self.clauses.append(clause)
+    def fold(self, line: syntax.Fold, block: _Block) -> None:
+        """`fold B into A`: every B that is the sole user of an A."""
+        links = [line.into.chains[0], line.selector.chains[0]]
+        if any(len(chain) > 1 for chain in links):
+            help_text = "capture the two: `match A as a >> B as b: fold b into a`"
+            self.report(Diagnostic("RW009", "`fold` takes two single calls", line.span, help=help_text))
+        layer, norm = links[0][0], links[1][0]
+        names = [
+            link.capture.text if link.capture is not None else default
+            for link, default in zip((layer, norm), "ab", strict=True)
+        ]
+        span = line.selector.span
+        named = [
+            link._replace(capture=link.capture or syntax.Word(name, link.span))
+            for link, name in zip((layer, norm), names, strict=True)
+        ]
+        chain = (named[0]._replace(arrow=""), named[1]._replace(arrow=">>"))
+        scopes = (*line.into.scopes, *line.selector.scopes)
+        excluded = (*line.into.excluded, *line.selector.excluded)
+        chosen = syntax.Selector((chain,), span, scopes, excluded, line.selector.where)
+        scope = self.scope("match", chosen)
+        selector = self.selector(chosen, scope, block, "match")
+        scope.used.update(names)
+        selector = replace(selector, where=scope.where(chosen.where))
+        text = formatter.clause(block.scopes, None, [line])
+        self.finish(
+            Clause("match", selector, (actions.Fold(names[1], names[0], line.span),), text, line.span), scope, block
+        )
+
+    def finish(self, clause: Clause, scope: Scope, block: _Block) -> None:
+        self.clauses.append(replace(clause, rule=block.rule, repeat=block.repeat))
         self.warnings += scope.unused()
 
     def count(self, line: syntax.ExpectCount, clause: Clause | None) -> None:
@@ -233,116 +445,32 @@ class _Resolver:
 
     # ---- selectors
 
-    def selector(self, chosen: syntax.Selector, scope: Scope, block: _Block, ported: bool = False) -> pattern.Selector:
-        """A selector without its `where`, whose names are not all bound yet; its capture is bound here."""
-        units = self.selection.units(chosen.alternatives, "port" if ported else "")
+    def selector(self, chosen: syntax.Selector, scope: Scope, block: _Block, word: str | None) -> pattern.Selector:
+        """A selector without its `where`, whose names are not all bound yet; its captures are bound here."""
+        chains = []
+        for chain in chosen.chains:
+            links = []
+            for number, link in enumerate(chain):
+                ported = number > 0 or word == "before"
+                place = "port" if ported else ""
+                units = self.selection.units(link.alternatives, place, scope.captures)
+                joins = next((unit.base.name for unit in units if isinstance(unit.base, pattern.Bound)), None)
+                if joins is not None:
+                    scope.used.add(joins)
+                capture = scope.capture(link.capture, lookup.rows(unit.base for unit in units))
+                links.append(pattern.Link(units, link.span, link.arrow, link.optional, capture, joins))
+            chains.append(tuple(links))
         own = tuple(self.selection.units(alternatives, "in") for alternatives in chosen.scopes)
         excluded = self.selection.units(chosen.excluded, "except")
-        found = pattern.Selector(units, chosen.span, scopes=own, within=block.units, excluded=excluded)
-        capture = scope.capture(chosen.capture, self.rows(found))
-        return replace(found, capture=capture)
+        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded)
+        for problem in check_chains(found, word):
+            self.report(problem)
+        return found
 
-    def rows(self, selector: pattern.Selector) -> list[Operation]:
-        """The operations that a selector can match, if it says so itself."""
-        return lookup.rows(unit.base for unit in selector.alternatives)
-
-    # ---- actions
-
-    def flow(
-        self, stages: Iterable[syntax.Stage], scope: Scope, replaced: list[Operation] | None
-    ) -> tuple[LayerSpec, ...]:
-        """New layers; `replaced` are the operations that they may stand for, None on an `insert`."""
-        specs = []
-        for stage in stages:
-            row = lookup.layer(stage.name.text, stage.name.span, self.modules)
-            if isinstance(row, Diagnostic):
-                self.report(row)
-            elif isinstance(row, Operation):
-                inferred = replaced is not None and (not replaced or row in replaced)
-                self.errors += lookup.check_arguments(row, stage.span, stage.arguments, stage.keywords, inferred)
-                scope.rows["self"] = [row]
-            arguments, keywords = self.arguments(stage, scope)
-            specs.append(
-                LayerSpec(
-                    stage.span,
-                    row.name if isinstance(row, Operation) else None,
-                    row if isinstance(row, str) else None,
-                    arguments,
-                    keywords,
-                    scope.capture(stage.capture, [row] if isinstance(row, Operation) else []),
-                )
-            )
-        return tuple(specs)
-
-    def arguments(
-        self, call: syntax.Stage | syntax.Initialiser, scope: Scope
-    ) -> tuple[tuple[Expression, ...], tuple[tuple[str, Expression], ...]]:
-        keywords = tuple((keyword.name.text, scope.expression(keyword.value)) for keyword in call.keywords)
-        return tuple(scope.expression(value) for value in call.arguments), keywords
-
-    def reset(self, span: Span, initialiser: syntax.Initialiser | None, scope: Scope) -> actions.Reset:
-        if initialiser is None:
-            return actions.Reset(None, (), (), span)
-        name = lookup.initialiser(initialiser.name, INITIALISERS)
-        arguments, keywords = self.arguments(initialiser, scope)
-        if name is None:
-            close = nearest(initialiser.name, INITIALISERS)
-            label = f"did you mean {lookup.either(close)}?" if close else ""
-            help_text = f"there is {', '.join(f'`{word}`' for word in INITIALISERS)}"
-            message = f"unknown initialiser `{initialiser.name}`"
-            self.report(Diagnostic("RW106", message, initialiser.span, label, help=help_text))
-            return actions.Reset(None, arguments, keywords, span)
-        parameters = tuple(Parameter(parameter, False) for parameter in INITIALISERS[name])
-        shown = f"{name}({', '.join(INITIALISERS[name])})"
-        self.errors += lookup.bind(name, parameters, initialiser.arguments, initialiser.keywords, shown)
-        for needed in _NEEDED.get(name, ()):
-            if not arguments and needed not in dict(keywords):
-                self.report(Diagnostic("RW106", f"`{name}` needs `{needed}`", initialiser.span, help=shown))
-        return actions.Reset(name, arguments, keywords, span)
-
-    def set(self, line: syntax.Set, scope: Scope) -> actions.Set:
-        assignments = []
-        for assign in line.assigns:
-            target = assign.target
-            if scope.known(target.root, target.span):
-                scope.attribute(target.root, target.attributes[0], target.span)
-            if target.attributes[-1] == "activation":
-                value = self.activation(assign.value, scope)
-            else:
-                value = scope.expression(assign.value)
-            assignments.append(
-                actions.Assignment(actions.Reference(target.root, target.attributes, target.span), value)
-            )
-        return actions.Set(tuple(assignments), line.span)
-
-    def activation(self, value: Expression, scope: Scope) -> Expression:
-        """The right side of `x.activation =`: an activation by name, with arguments or without, or `none`."""
-        function = value.function if isinstance(value, nodes.Call) else value
-        if isinstance(function, nodes.Literal) and function.value is None:
-            return value
-        help_text = "write `identity` for none at all"
-        if not isinstance(function, nodes.Name):
-            self.report(Diagnostic("RW106", "this is not an activation", value.span, help=help_text))
-            return value
-        if function.name in self.modules:
-            return value
-        row = lookup.layer(function.name, function.span, frozenset())
-        if isinstance(row, Operation) and row.family != "activation" and row.name != "Identity":
-            self.report(Diagnostic("RW106", f"`{row.name}` is not an activation", value.span, help=help_text))
-        elif isinstance(row, Diagnostic):
-            self.report(row)
-        if not isinstance(row, Operation):
-            return value
-        name = nodes.Name(row.name, function.span)
-        if not isinstance(value, nodes.Call):
-            return name
-        words = tuple(
-            syntax.Keyword(syntax.Word(keyword, item.span), item, item.span) for keyword, item in value.keywords
-        )
-        self.errors += lookup.check_arguments(row, value.span, value.arguments, words, False)
-        arguments = tuple(map(scope.expression, value.arguments))
-        keywords = tuple((keyword, scope.expression(item)) for keyword, item in value.keywords)
-        return replace(value, function=name, arguments=arguments, keywords=keywords)
+    def rows(self, selector: pattern.Selector, word: str | None) -> list[Operation]:
+        """The operations that the call at the position can be, if the selector says so itself."""
+        chain = selector.chains[0]
+        return lookup.rows(unit.base for unit in chain[0 if word == "before" else -1].alternatives)
 
     # ---- constants and promises
 
@@ -381,7 +509,13 @@ class _Resolver:
         help_text = f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else ""
         return Diagnostic("RW110", message, help=help_text or "this file has no `param`")
 
-    def promise(self, line: syntax.ExpectOutput) -> None:
+    def promise(self, line: syntax.ExpectOutput | syntax.ExpectEquivalent) -> None:
+        if isinstance(line, syntax.ExpectEquivalent):
+            if self.equivalent is not None:
+                message = "`expect equivalent` stands twice"
+                self.report(Diagnostic("RW109", message, line.span, help="once is enough for the whole file"))
+            self.equivalent = line.span
+            return
         if self.output is not None:
             message = "the output is promised twice"
             self.report(Diagnostic("RW109", message, line.span, help="keep one `expect output`"))

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rewrite import syntax
 from rewrite.actions import Action
 from rewrite.errors import Diagnostic
-from rewrite.pattern import Selector
+from rewrite.pattern import Selector, Unit
 from rewrite.source import Span
 
 
@@ -27,6 +28,14 @@ class Count:
         return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
 
 
+@dataclass(frozen=True, eq=False)
+class Repeat:
+    """`repeat max 5:` around clauses: they are done again until none of them finds anything, at most so often."""
+
+    most: int
+    span: Span
+
+
 @dataclass(frozen=True)
 class Clause:
     """One rule: where, and what happens there.
@@ -34,7 +43,7 @@ class Clause:
     `header` is None for a statement on its own (`remove Dropout`), whose one action then applies to each match itself.
     """
 
-    header: Literal["after", "before", "between", "at"] | None
+    header: Literal["after", "before", "between", "at", "match"] | None
     selector: Selector
     actions: tuple[Action, ...]
     text: str
@@ -45,6 +54,13 @@ class Clause:
     count: Count = field(default_factory=Count)
     rule: str | None = None
     """name of the `rule` block around it"""
+    repeat: Repeat | None = None
+    """the `repeat` block around it, one object for all clauses in it"""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether all its actions leave the numbers that the model computes in eval mode as they are, to rounding."""
+        return all(action.preserves for action in self.actions)
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,12 @@ class Program:
     name: str
     clauses: tuple[Clause, ...]
     output: OutputPromise | None = None
+    equivalent: Span | None = None
+    """where `expect equivalent` stands: the rewritten model computes the same numbers in eval mode"""
+    leaves: tuple[Unit, ...] = ()
+    """`leaf`: modules that are one call each, not looked into"""
+    tests: tuple[syntax.Clause, ...] = ()
+    """the `test` blocks, as they were written"""
     constants: Mapping[str, object] = field(default_factory=dict)
     """values of `param` and `let`"""
     warnings: tuple[Diagnostic, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from rewrite import lookup, vocabulary
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Expression
 from rewrite.source import Span
-from rewrite.syntax import Word
+from rewrite.syntax import Dotted, Word
 from rewrite.vocabulary.operation import Operation
 
 RESERVED = ("self", "prev", "next", "_")
@@ -23,19 +23,21 @@ _PYTHON = {"True": "true", "False": "false", "None": "none", "inf": "", "nan": "
 class Scope:
     """The names of one clause, filled while its parts are read from left to right."""
 
-    position: Literal["after", "before", "between", "at", None]
+    position: Literal["after", "before", "between", "at", "match", None]
     """the header; None for a statement on its own"""
     constants: Mapping[str, object]
     modules: frozenset[str]
     report: Callable[[Diagnostic], None]
-    pattern: Callable[[tuple[object, ...]], tuple[object, ...]]
-    """resolves the selector behind `is` and in `has_next(...)`"""
+    pattern: Callable[[tuple[object, ...], Collection[str]], tuple[object, ...]]
+    """resolves the selector behind `is` and in `has_next(...)`, given the names of captures"""
     captures: dict[str, Word] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     rows: dict[str, list[Operation]] = field(default_factory=dict)
     """name -> the operations that it may be, where that is known before a model is"""
     inserted: bool = False
     in_where: bool = False
+    single: bool = True
+    """whether a match is one call, which `self` and `has_next(...)` then mean"""
 
     # ---- captures
 
@@ -73,8 +75,13 @@ class Scope:
         if name in self.constants:
             return True
         if name == "self":
-            if self.position in ("at", None) or self.inserted:
+            if self.inserted or (self.position in ("at", "match", None) and self.single):
                 return True
+            if not self.single and self.position not in ("after", "before", "between"):
+                help_text = "give the one that is meant a name: `Conv2d as c -> ReLU`"
+                message = "`self` is one call, and this pattern has several"
+                self.report(Diagnostic("RW103", message, span, help=help_text))
+                return False
             message = "`self` is the layer inserted last, and nothing is inserted yet"
             help_text = "put an `insert` in front of it, or write `prev` or `next`"
             self.report(Diagnostic("RW107", message, span, help=help_text))
@@ -131,14 +138,24 @@ class Scope:
             case nodes.Sequence(_, items):
                 return replace(node, items=tuple(map(self.expression, items)))
             case nodes.Call():
-                self._function(node)
-                return replace(node, arguments=tuple(map(self.expression, node.arguments)))
+                function = self._function(node)
+                arguments = tuple(map(self.expression, node.arguments))
+                keywords = tuple((key, self.expression(value)) for key, value in node.keywords)
+                return replace(node, function=function, arguments=arguments, keywords=keywords)
+            case nodes.Star(value):
+                return replace(node, value=self.expression(value))
             case nodes.Is(value, _, pattern, span):
                 self._only_in_where("is", span)
-                return replace(node, value=self.expression(value), pattern=self.pattern(pattern))
-            case nodes.Relation(name, pattern, span):
+                return replace(node, value=self.expression(value), pattern=self._units(pattern))
+            case nodes.Relation(name, pattern, span, subject):
                 self._only_in_where(name, span)
-                return replace(node, pattern=self.pattern(pattern))
+                if subject is not None:
+                    subject = self.expression(subject)
+                elif not self.single:
+                    help_text = f"name it: `c.{name}(...)`, where `c` is a capture"
+                    message = f"`{name}` asks about one call, and this pattern has several"
+                    self.report(Diagnostic("RW103", message, span, help=help_text))
+                return replace(node, pattern=self._units(pattern), subject=subject)
         return node
 
     def attribute(self, root: str, name: str, span: Span) -> None:
@@ -152,14 +169,39 @@ class Scope:
             help_text = f"it asks about a call: `after Conv2d where {word}(ReLU): ...`" if word != "is" else ""
             self.report(Diagnostic("RW009", f"`{word}` stands only in a `where`", span, help=help_text))
 
-    def _function(self, node: nodes.Call) -> None:
-        if isinstance(node.function, nodes.Name) and node.function.name in nodes.FUNCTIONS:
+    def _units(self, pattern: tuple[object, ...]) -> tuple[object, ...]:
+        """The selector behind `is` or in a question, which may name captures."""
+        for unit in pattern:
+            base = getattr(unit, "base", None)
+            if isinstance(base, Dotted) and base.text in self.captures:
+                self.used.add(base.text)
+        return self.pattern(pattern, self.captures)
+
+    def _function(self, node: nodes.Call) -> Expression:
+        """What is called: a function of the language, or one that the caller gave, under its whole name."""
+        function = node.function
+        name = dotted(function)
+        if name in nodes.FUNCTIONS and name not in self.modules:
             for keyword, value in node.keywords:
-                message = f"`{node.function.name}` has no argument `{keyword}`"
-                self.report(Diagnostic("RW106", message, value.span, help=f"{node.function.name}(a, b, ...)"))
-            return
-        help_text = "expressions call `min`, `max` and `abs` only"
-        self.report(Diagnostic("RW103", "this is not a function of the language", node.function.span, help=help_text))
+                message = f"`{name}` has no argument `{keyword}`"
+                self.report(Diagnostic("RW106", message, value.span, help=f"{name}(a, b, ...)"))
+            return function
+        if name in self.modules:
+            return nodes.Name(name, function.span)
+        help_text = "expressions call `min`, `max`, `abs`, and functions that come with `use` or `modules=`"
+        self.report(Diagnostic("RW103", "this is not a function of the language", function.span, help=help_text))
+        return function
+
+
+def dotted(expression: Expression) -> str:
+    """`my.prunable` for a name with attributes; empty for any other expression."""
+    match expression:
+        case nodes.Name(name):
+            return name
+        case nodes.Attribute(value, name):
+            outer = dotted(value)
+            return f"{outer}.{name}" if outer else ""
+    return ""
 
 
 def hidden(name: str, modules: frozenset[str]) -> str:

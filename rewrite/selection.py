@@ -35,15 +35,24 @@ class Selection:
         """The names where nothing is selected yet: constants only."""
         return Scope(None, self.constants, self.modules, self.report, self.inner_pattern)
 
-    def inner_pattern(self, alternatives: tuple[object, ...]) -> tuple[object, ...]:
-        return self.units((unit for unit in alternatives if isinstance(unit, syntax.Unit)), "is")
+    def inner_pattern(self, alternatives: tuple[object, ...], captures: Collection[str] = ()) -> tuple[object, ...]:
+        return self.units((unit for unit in alternatives if isinstance(unit, syntax.Unit)), "is", captures)
 
-    def units(self, alternatives: Iterable[syntax.Unit], place: str) -> tuple[pattern.Unit, ...]:
-        """The alternatives of a selector; `place` is empty for a site, `port` for one with an input, else a word."""
-        return tuple(self.unit(alternative, place) for alternative in alternatives)
+    def units(
+        self, alternatives: Iterable[syntax.Unit], place: str, captures: Collection[str] = ()
+    ) -> tuple[pattern.Unit, ...]:
+        """The alternatives of a selector.
 
-    def unit(self, unit: syntax.Unit, place: str) -> pattern.Unit:
-        base = self.base(unit.base)
+        Args:
+            alternatives: as they are written.
+            place: empty for a site, `port` for one with an input, else the word in front of them.
+            captures: names that stand for calls here.
+
+        """
+        return tuple(self.unit(alternative, place, captures) for alternative in alternatives)
+
+    def unit(self, unit: syntax.Unit, place: str, captures: Collection[str] = ()) -> pattern.Unit:
+        base = self.base(unit.base, captures)
         row = lookup.rows([base])
         tests = []
         for test in unit.tests:
@@ -69,9 +78,11 @@ class Selection:
             self.report(problem)
 
     def base(
-        self, base: syntax.Dotted | syntax.Path | syntax.Anything
-    ) -> pattern.Kind | pattern.Path | pattern.Anything:
+        self, base: syntax.Dotted | syntax.Path | syntax.Anything, captures: Collection[str] = ()
+    ) -> pattern.Kind | pattern.Path | pattern.Anything | pattern.Bound:
         match base:
+            case syntax.Dotted() if base.text in captures:
+                return pattern.Bound(base.text)
             case syntax.Anything():
                 return pattern.Anything()
             case syntax.Path(glob, span):

@@ -9,6 +9,7 @@ from rewrite.backends.backend import Backend, Example, Ran, Reading
 from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError, raisable
 from rewrite.inference import Inference
 from rewrite.rule import OutputPromise
+from rewrite.source import Span
 
 
 def verify(
@@ -21,6 +22,8 @@ def verify(
     promise: OutputPromise | None,
     open_questions: Sequence[Diagnostic],
     new_layers: Iterable[str],
+    equivalent: Span | None = None,
+    preserved: bool = False,
 ) -> str:
     """Checks a written model against what it may change; returns what is known of the output, in words.
 
@@ -33,12 +36,69 @@ def verify(
         promise: what the file says of the output.
         open_questions: sites whose shape changes or is not known; each would be an error by itself.
         new_layers: paths of the inserted layers, which must have run.
+        equivalent: where the file promises that the numbers stay the same; None: it does not.
+        preserved: whether every action keeps the numbers by what it is.
 
     Raises:
-        PlanError: the output differs (RW311), an inserted layer did not run (RW319), a shape changes (RW310).
+        PlanError: the output differs (RW311), an inserted layer did not run (RW319), a shape changes (RW310), the
+            numbers are not the same (RW317).
         SiteError: nothing tells the shape (RW203).
 
     """
+    known = _check_shapes(
+        backend,
+        model,
+        written,
+        after,
+        example=example,
+        promise=promise,
+        open_questions=open_questions,
+        new_layers=new_layers,
+    )
+    if equivalent is None:
+        return known
+    return f"{known}; {_check_equivalent(backend, model, written, example, equivalent, preserved=preserved)}"
+
+
+def _check_equivalent(
+    backend: Backend, model: Any, written: Any, example: Example | None, span: Span, *, preserved: bool
+) -> str:
+    """Holds `expect equivalent`: by a run on the example input, else by what the actions are."""
+    if example is None:
+        if preserved:
+            return "equivalent: every action keeps the numbers in eval mode"
+        raise Diagnostic(
+            "RW203",
+            "whether the model stays equivalent can only be told by a run",
+            span,
+            notes=("not every action of the file keeps the numbers by itself",),
+            help=EXAMPLE_HELP,
+        ).error()
+    found = backend.compare(model, written, example)
+    if found.is_rounding:
+        return f"equivalent: the largest difference is {found.error:.3g} on the example input, in eval mode"
+    where = f" at {found.place}" if found.place else ""
+    raise Diagnostic(
+        "RW317",
+        f"the rewritten model is not equivalent: {found.reason or f'its outputs differ by up to {found.error:.3g}'}{where}",
+        span,
+        notes=(f"rounding explains {found.allowed:.3g} there; both were run in eval mode",) if not found.reason else (),
+        help="drop the promise if the difference is meant",
+    ).error()
+
+
+def _check_shapes(
+    backend: Backend,
+    model: Any,
+    written: Any,
+    after: Reading,
+    *,
+    example: Example | None,
+    promise: OutputPromise | None,
+    open_questions: Sequence[Diagnostic],
+    new_layers: Iterable[str],
+) -> str:
+    """Shapes, dtypes and structure of the output; what is known of them, in words."""
     if example is not None:
         was = backend.run(model, example)
         try:

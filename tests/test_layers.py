@@ -14,16 +14,19 @@ FILES = sorted((ROOT / "rewrite").rglob("*.py"))
 # From the inside out. A file may import from its own row and from the rows above it, never from those below.
 # A folder stands for all files in it.
 ROWS = (
-    ("rewrite.source", "rewrite.graph"),
+    ("rewrite.source", "rewrite.graph", "rewrite.globs"),
     ("rewrite.errors",),
     ("rewrite.report", "rewrite.expression", "rewrite.layout"),
     ("rewrite.vocabulary", "rewrite.syntax"),
-    ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.hints", "rewrite.comments", "rewrite.line_breaks"),
-    ("rewrite.parser", "rewrite.lookup", "rewrite.inference"),
-    ("rewrite.file_formatter",),
-    ("rewrite.scope", "rewrite.actions", "rewrite.edit"),
-    ("rewrite.rule", "rewrite.selectors", "rewrite.selection"),
-    ("rewrite.matcher", "rewrite.resolver"),
+    ("rewrite.pattern", "rewrite.formatter", "rewrite.builder", "rewrite.containment", "rewrite.python_file"),
+    ("rewrite.hints", "rewrite.comments", "rewrite.line_breaks"),
+    ("rewrite.parser", "rewrite.lookup", "rewrite.inference", "rewrite.chains", "rewrite.selectors"),
+    ("rewrite.inclusion", "rewrite.file_formatter"),
+    ("rewrite.scope", "rewrite.actions", "rewrite.edit", "rewrite.sketch", "rewrite.subgraphs", "rewrite.flow"),
+    ("rewrite.rule", "rewrite.selection", "rewrite.statements"),
+    ("rewrite.matcher", "rewrite.resolver", "rewrite.imports"),
+    ("rewrite.misses", "rewrite.overlaps", "rewrite.lint"),
+    ("rewrite.explaining",),
     ("rewrite.planner", "rewrite.verifier", "rewrite.backends"),
     ("rewrite.application",),
     ("rewrite.engine",),
@@ -36,7 +39,7 @@ ROWS = (
 # Third-party package -> the only rooms that may import it, at the top of a file or inside a function.
 ROOMS = {
     "lark": ("rewrite.parser",),
-    "networkx": ("rewrite.matcher",),
+    "networkx": ("rewrite.flow",),
     "torch": ("rewrite.backends.torch", "rewrite.saved"),
     "torchvision": ("rewrite.backends.torch", "rewrite.saved"),
     "safetensors": ("rewrite.saved",),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rewrite.expression import Expression
 from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,19 @@ class LayerSpec:
     arguments: tuple[Expression, ...] = ()
     keywords: tuple[tuple[str, Expression], ...] = ()
     capture: str | None = None
+    inputs: tuple[str, ...] = ()
+    """captures whose values it takes, in this order: `my.Add(p, q)`; none: the value that flows there"""
 
     @property
     def name(self) -> str:
         """The name as the rule writes it."""
         return self.operation or self.external or ""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the layer hands its input on as it is in eval mode."""
+        row = OPERATIONS.get(self.operation or "")
+        return row is not None and (row.family == "dropout" or row.name in ("Identity", "Tap", "LoRA"))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ class Freeze:
     frozen: bool
     what: Literal["all", "params", "stats"]
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
     on_layers: ClassVar[bool] = True
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return True
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One update for each layer that has something to freeze."""

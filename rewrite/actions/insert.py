@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from rewrite.actions.action import LayerSpec
 from rewrite.errors import Diagnostic
@@ -24,6 +24,18 @@ class Insert:
 
     layers: tuple[LayerSpec, ...]
     span: Span
+    per: Literal["call", "layer"] | None = None
+    """one new layer for each call (None too), or one for all calls of a layer"""
+    subject: str | None = None
+    """capture next to which they stand; None: at the position that the clause selects"""
+    ahead: bool = False
+    """in front of that capture, at its input `port`"""
+    port: int | str | None = None
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return all(spec.preserves for spec in self.layers)
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Adds a chain to each site."""
@@ -48,6 +60,9 @@ class Insert:
                 for layer in chain:
                     incoming = desk.behind_layer(layer, incoming)
             made = desk.chain(self.layers, site, incoming)
+            if self.per == "layer" and node.layer is not None:
+                shared = [f"{desk.text}\0{node.layer.path}\0{number}" for number in range(len(made))]
+                made = [replace(layer, share=text, seed=text) for layer, text in zip(made, shared, strict=True)]
             desk.check_inserted(site, made, incoming)
             site.inserts.append(made)
             site.names = {**site.names, "self": made[-1]}

@@ -26,6 +26,13 @@ class Remove:
     """
 
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return False
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each call, or for each layer whose surroundings are left alone."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rewrite import edit
 from rewrite.actions.action import LayerSpec
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic
-from rewrite.graph import Layer, TensorType
+from rewrite.graph import Layer, Node, TensorType
+from rewrite.selectors import relation
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, Shape
@@ -30,11 +32,26 @@ class Replace:
 
     layers: tuple[LayerSpec, ...]
     span: Span
+    per: Literal["call", "layer"] | None = None
+    """one new layer for each call, or one for all calls of a layer"""
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return False
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Turns the sites into edits, one for each layer or call."""
         done: dict[tuple[str, str, int] | str, list[NewLayer]] = {}
         for site in _outermost(sites):
+            if len(site.nodes) > 1:
+                self._replace_chain(site, desk)
+                continue
+            if self.layers[0].inputs:
+                self._replace_with_inputs(site, desk)
+                continue
             layer = site.node.layer
             together = layer is not None and self._whole_layer(site, sites, desk)
             key = layer.path if together and layer is not None else site.key
@@ -47,6 +64,93 @@ class Replace:
             site.changes.append(f"replace with {text}")
             gone = desk.inner_calls(site.node) if site.node.composite else 1
             site.operations += len(done[key]) - gone
+
+    def _replace_chain(self, site: Site, desk: Desk) -> None:
+        """The first call gives its place to the new layers, and the others are bypassed."""
+        first, *rest = site.nodes
+        for before, node in itertools.pairwise(site.nodes):
+            others = relation.other_users(desk.graph, before, node)
+            if others:
+                raise Diagnostic(
+                    "RW312",
+                    f"cannot replace: `{before.name}` is used outside of what is replaced",
+                    self.span,
+                    notes=(f"also used by {', '.join(others[:4])}",),
+                    help="`>>` matches only calls whose value goes nowhere else",
+                ).error()
+            if len(node.inputs) != 1 or node.outputs != 1:
+                raise Diagnostic(
+                    "RW204",
+                    f"`{node.name}` in the middle of what is replaced takes {len(node.inputs)} values",
+                    self.span,
+                    notes=("the new layers would be given one of them only",),
+                    help="say what they take: `match A as a -> add as s, B as b -> s: replace s with F(a, b)`",
+                ).error()
+            if node.on_layer or not node.linked:
+                raise Diagnostic(
+                    "RW320",
+                    f"what stands around `{node.name}` is left as it is, so it cannot be replaced together with others",
+                    self.span,
+                    notes=("the forward around it could not be captured with certainty",),
+                    help="replace the calls one by one, or give an example input",
+                ).error()
+        inner = site.part(first)
+        incoming = desk.input_of(first)
+        made = desk.chain(self.layers, inner, incoming)
+        self._check_chain_shape(site, made, incoming, desk)
+        layer = first.layer
+        calls = desk.calls.get(layer.path, ()) if layer is not None else ()
+        whole = layer is not None and len({(call.scope, call.local) for call in calls}) == 1
+        desk.edits.append(edit.Replace(layer if whole and layer is not None else first, tuple(made), calls))
+        desk.edits += [edit.Remove(node) for node in rest]
+        text = " -> ".join(str(new) for new in made)
+        site.changes.append(f"replace {' -> '.join(f'`{node.name}`' for node in site.nodes)} with {text}")
+        site.operations += len(made) - len(site.nodes)
+
+    def _replace_with_inputs(self, site: Site, desk: Desk) -> None:
+        """One call becomes layers that take the captured values."""
+        node = site.node
+        if node.on_layer or not node.linked:
+            raise Diagnostic(
+                "RW320",
+                f"what `{node.name}` takes cannot be changed: the forward around it is left as it is",
+                self.span,
+                notes=("it could not be captured with certainty",),
+                help="give an example input, or leave it out with `except`",
+            ).error()
+        inputs = [found for name in self.layers[0].inputs if isinstance(found := site.names.get(name), Node)]
+        if len(inputs) < len(self.layers[0].inputs) or any(source is node for source in inputs):
+            missing = [name for name in self.layers[0].inputs if site.names.get(name) in (None, node)]
+            raise Diagnostic(
+                "RW315",
+                f"`{missing[0]}` is {'missing here' if site.names.get(missing[0]) is None else 'what is replaced'}",
+                self.layers[0].span,
+                help="name captures of calls in front of the replaced one",
+            ).error()
+        made = desk.chain(self.layers, site, desk.inference.behind(inputs[0]))
+        self._check_shape(site, made, desk.inference.behind(inputs[0]), desk)
+        unused = tuple(other for other in site.nodes_of_match if other is not node and other not in inputs)
+        desk.edits.append(edit.Replace(node, tuple(made), inputs=tuple(inputs), unused=unused))
+        listed = ", ".join(f"`{source.name}`" for source in inputs)
+        site.changes.append(f"replace with {' -> '.join(map(str, made))} of {listed}")
+        site.operations += len(made) - 1
+
+    def _check_chain_shape(self, site: Site, made: Sequence[NewLayer], incoming: TensorType, desk: Desk) -> None:
+        """Notes a replacement of a chain whose output may have another shape than the chain's."""
+        before = desk.inference.behind(site.nodes[-1])
+        if incoming.shape is not None and before.shape is not None:
+            got = desk.trial(made, incoming.shape)
+            if got != before.shape:
+                _note(site, made, f"the shape of its output from {before.shape}", f"{got}", desk, self.span)
+            return
+        olds = [_as_new(node, self.span) for node in site.nodes]
+        if all(old is not None for old in olds):
+            old = [layer for layer in olds if layer is not None]
+            shapes = desk.samples(incoming, [*old, *made])
+            if all(desk.trial(old, shape) == desk.trial(made, shape) for shape in shapes):
+                return
+        was, now = "the shape of its output from one that is not known", "one that may differ"
+        _note(site, made, was, now, desk, self.span)
 
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
         node = site.node
@@ -68,6 +172,8 @@ class Replace:
         assert layer is not None, "called for the call of a layer"
         calls = desk.calls.get(layer.path, ())
         keys = {(call.scope, call.local) for call in calls}
+        if self.per == "call" and len(keys) > 1 and not node.on_layer:
+            return False
         matched = {(other.node.scope, other.node.local) for other in sites if other.node.layer is layer}
         if keys <= matched or not calls:
             brings_weights = any(
@@ -75,7 +181,8 @@ class Replace:
                 for spec in self.layers
             )
             # Called at several places, it would share new weights between them; each call gets layers of its own.
-            return len(keys) < 2 or node.on_layer or not brings_weights or _has_weights(layer)
+            shared = self.per == "layer" or node.on_layer or not brings_weights or _has_weights(layer)
+            return len(keys) < 2 or shared
         if _has_weights(layer) or node.on_layer:
             raise Diagnostic(
                 "RW313",
@@ -148,6 +255,19 @@ class Replace:
             _note(
                 site, made, "the shape of its output from one that is not known", "one that may differ", desk, self.span
             )
+
+
+def _as_new(node: Node, span: Span) -> NewLayer | None:
+    """A call as a layer to try shapes with; None where its arguments are not all known."""
+    row = OPERATIONS.get(node.operation or "")
+    if row is None or row.signature is None:
+        return None
+    if row.shape is Shape.SAME:
+        return NewLayer("Identity", None, (), {}, "", span)
+    known = {p.name: node.attributes[p.name] for p in row.parameters if p.name in node.attributes}
+    if any(p.required and p.name not in known for p in row.parameters):
+        return None
+    return NewLayer(row.name, None, (), known, "", span)
 
 
 def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:

@@ -47,7 +47,14 @@ class Reset:
     arguments: tuple[Expression, ...]
     keywords: tuple[tuple[str, Expression], ...]
     span: Span
+    subject: str | None = None
+    """capture that it is about; None: what the clause selects"""
     on_layers: ClassVar[bool] = True
+
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return False
 
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One update for each layer with weights."""
@@ -60,7 +67,7 @@ class Reset:
             initialiser = None
             if self.initialiser is not None:
                 names = INITIALISERS[self.initialiser]
-                keywords = dict(zip(names, (desk.value(item, site) for item in self.arguments), strict=False))
+                keywords = dict(zip(names, desk.values(self.arguments, site), strict=False))
                 keywords |= {key: desk.value(item, site) for key, item in self.keywords}
                 initialiser = Initialiser(self.initialiser, keywords)
             seed = f"{desk.text}\0{layer.path}"

@@ -69,6 +69,11 @@ class Set:
     assignments: tuple[Assignment, ...]
     span: Span
 
+    @property
+    def preserves(self) -> bool:
+        """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One update for each layer or call that is meant."""
         done: dict[tuple[object, ...], object] = {}
@@ -214,7 +219,7 @@ class Set:
             ).error()
         if operation.name == "Identity":
             return None
-        arguments = tuple(desk.value(item, site) for item in value.arguments) if isinstance(value, Call) else ()
+        arguments = desk.values(value.arguments, site) if isinstance(value, Call) else ()
         keywords = {k: desk.value(v, site) for k, v in value.keywords} if isinstance(value, Call) else {}
         return NewLayer(operation.name, None, arguments, keywords, f"{desk.text}\0{site.node.name}", value.span)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rewrite.actions.action import LayerSpec
 from rewrite.edit import Edit, NewLayer, extends_layer
 from rewrite.errors import EXAMPLE_HELP, Diagnostic
-from rewrite.expression import Expression, ReadAttribute, Relate, evaluate
+from rewrite.expression import CallFunction, Expression, ReadAttribute, Relate, Star, evaluate
 from rewrite.graph import Graph, Node, Operand, TensorType
 from rewrite.inference import Inference
 from rewrite.source import Span
@@ -36,6 +36,30 @@ class Site:
     inferred: dict[str, object] = field(default_factory=dict)
     operations: int = 0
     """by how many calls one forward pass grows here, beside the inserts"""
+    nodes: tuple[Node, ...] = ()
+    """all calls of a chain, in its order"""
+    parts: list[Site] = field(default_factory=list)
+    """of a chain, the single calls that actions are about; what happens there is told of the whole"""
+
+    whole: Site | None = None
+    """the match that this is a part of"""
+
+    @property
+    def nodes_of_match(self) -> tuple[Node, ...]:
+        """All calls of the match that this site is, or is a part of."""
+        return (self.whole or self).nodes
+
+    def part(self, node: Node, operand: Operand | None = None) -> Site:
+        """One call of this match, as a site of its own."""
+        for part in self.parts:
+            if part.node is node and part.operand is operand:
+                part.names = {**self.names, "self": node}
+                return part
+        made = Site(
+            node, operand, {**self.names, "self": node}, changes=self.changes, inferred=self.inferred, whole=self
+        )
+        self.parts.append(made)
+        return made
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -56,6 +80,7 @@ class Desk:
     """the clause, which seeds the new weights"""
     read: ReadAttribute
     relate: Relate
+    call: CallFunction
     trial: Trial
     calls: Mapping[str, tuple[Node, ...]]
     """layer path -> its calls in either mode"""
@@ -68,7 +93,20 @@ class Desk:
 
     def value(self, expression: Expression, site: Site) -> object:
         """The value of an expression at a site."""
-        return evaluate(expression, site.names, self.read, self.relate)
+        return evaluate(expression, site.names, self.read, self.relate, self.call)
+
+    def values(self, expressions: Sequence[Expression], site: Site) -> tuple[object, ...]:
+        """The values of arguments at a site, those behind `*` one by one."""
+        found: list[object] = []
+        for expression in expressions:
+            if isinstance(expression, Star):
+                value = self.value(expression.value, site)
+                if not isinstance(value, tuple | list):
+                    raise Diagnostic("RW106", "only a tuple or list has items to spread", expression.span).error()
+                found += value
+            else:
+                found.append(self.value(expression, site))
+        return tuple(found)
 
     def incoming(self, site: Site, specs: Sequence[LayerSpec]) -> TensorType:
         """Type of the value on the edge of a position, as far as the layers to insert there ask for it."""
@@ -150,7 +188,7 @@ class Desk:
     def _layer(
         self, spec: LayerSpec, site: Site, incoming: TensorType, inherit: Mapping[str, object] | None, number: int
     ) -> NewLayer:
-        arguments = tuple(self.value(item, site) for item in spec.arguments)
+        arguments = self.values(spec.arguments, site)
         keywords = {key: self.value(item, site) for key, item in spec.keywords}
         seed = f"{self.text}\0{site.node.name}\0{site.node.local}\0{len(site.inserts)}.{number}"
         if spec.operation is None:
@@ -185,6 +223,18 @@ class Desk:
                     f"`{operation.name}({operation.signature})`",
                 ).error()
         return NewLayer(operation.name, None, arguments, keywords, seed, spec.span, inferred)
+
+    def wrapper(self, spec: LayerSpec, site: Site) -> NewLayer:
+        """A layer around the one at a site, which comes as its first argument."""
+        arguments = self.values(spec.arguments, site)
+        keywords = {key: self.value(item, site) for key, item in spec.keywords}
+        seed = f"{self.text}\0{site.node.name}\0wrap"
+        return NewLayer(spec.operation, spec.external, arguments, keywords, seed, spec.span, wraps=True)
+
+    @staticmethod
+    def insert_behind(site: Site, layers: list[NewLayer]) -> None:
+        """Puts layers whose arguments are known behind the call of a site, outside of what stands there already."""
+        site.inserts.append(layers)
 
     def _check_given(
         self, operation: Operation, name: str, value: object, incoming: TensorType, site: Site, span: Span

@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         params=dict(options.params),
         seed=options.seed,
         name=options.model,
+        allow_code=options.allow_code,
+        strict=options.strict,
     )
     progress(f"writing {options.output}")
     unchecked = write_model(changed, output, allow=options.allow)

@@ -57,7 +57,7 @@ def _terminal_width() -> int:
 
 
 def add_rules(parser: Parser, *, model: bool) -> None:
-    """RULES (and MODEL), and `-e` that stands in for RULES."""
+    """RULES (and MODEL), `-e` that stands in for RULES, and what rules may do to a model."""
     if model:
         parser.add_argument("operands", nargs="*", metavar="RULES MODEL", help=f"a rule file, and {MODEL_HELP}")
     else:
@@ -79,6 +79,12 @@ def add_rules(parser: Parser, *, model: bool) -> None:
         metavar="NAME=VALUE",
         help="value of a `param` of the rules",
     )
+    if not model:
+        return
+    parser.add_argument(
+        "--allow-code", action="store_true", help="let the rules import Python (`use`), which runs it: read it first"
+    )
+    parser.add_argument("--strict", action="store_true", help="matches that overlap are an error")
 
 
 MODEL_HELP = "a model: `torchvision:resnet50`, `torchvision:resnet50@weights.safetensors`, or a file of torch.save"

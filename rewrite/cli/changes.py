@@ -18,11 +18,12 @@ def check_first(rules: str | Rules, options: argparse.Namespace) -> None:
 
     Raises:
         RuleError: the rules are wrong.
+        SafetyError: they want to run Python, and `--allow-code` is not given.
 
     """
     from rewrite.engine import check_rules
 
-    check_rules(rules, params=dict(options.params))
+    check_rules(rules, params=dict(options.params), allow_code=options.allow_code)
 
 
 def examples(options: argparse.Namespace) -> Examples | None:

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
         params=dict(options.params),
         seed=options.seed,
         name=options.model,
+        allow_code=options.allow_code,
+        strict=options.strict,
     )
     if options.json:
         say_json("plan", {"report": plan.report.as_json()})

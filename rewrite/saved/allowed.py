@@ -50,8 +50,9 @@ def allowed(extra: Sequence[str] = (), *, torchvision: bool = False) -> list[All
 
     """
     from rewrite.backends.torch.generated import SAFE_GLOBALS
+    from rewrite.backends.torch.own_layers import OWN_LAYERS
 
-    listed: list[Allowed] = [*torch_classes(), *SAFE_GLOBALS]
+    listed: list[Allowed] = [*torch_classes(), *OWN_LAYERS, *SAFE_GLOBALS]
     if torchvision:
         listed += torchvision_classes()
     listed += [(_user_class(name), name) for name in extra]

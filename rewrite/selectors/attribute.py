@@ -10,10 +10,13 @@ from rewrite.graph import Node
 from rewrite.pattern import AttributeTest
 from rewrite.source import Span
 
+Uses = Callable[[Node], int]
+"""how often the value of a call is taken"""
 
-def explain(test: AttributeTest, node: Node, evaluate: Callable[[Expression], object]) -> str | None:
+
+def explain(test: AttributeTest, node: Node, evaluate: Callable[[Expression], object], uses: Uses) -> str | None:
     """None if the call passes the test, else why not."""
-    value = _attributes(node).get(test.name, _attributes)
+    value = _attributes(node).get(test.name, _attributes) if test.name != "uses" else uses(node)
     if value is _attributes:
         return f"it has no `{test.name}`"
     if test.operator is None or test.value is None:
@@ -24,13 +27,15 @@ def explain(test: AttributeTest, node: Node, evaluate: Callable[[Expression], ob
     return f"its {test.name} is {value!r}"
 
 
-def read(node: Node, name: str, span: Span) -> object:
+def read(node: Node, name: str, span: Span, uses: Uses) -> object:
     """`node.name` in an expression.
 
     Raises:
         RuleError: the call has no such attribute (RW102).
 
     """
+    if name == "uses":
+        return uses(node)
     attributes = _attributes(node)
     if name in attributes:
         return attributes[name]

@@ -59,3 +59,31 @@ def _fits_around(node: Node, fits: Callable[[Node], bool]) -> bool:
             return True
         outer = outer.owner
     return False
+
+
+def other_users(graph: Graph, source: Node, target: Node) -> list[str]:
+    """Who takes a value of `source` beside `target` and what is in it: names in backticks, or the model's output."""
+    found: dict[str, None] = {}
+    inside = {node.index for node in sources_inside(graph, source)} if source.composite else {source.index}
+    for number in inside:
+        for user, operand in graph.uses.get(number, ()):
+            if source.composite and source.index != number and source not in operand.value.carriers:
+                continue
+            if user is target or (user.composite and user.name not in graph.opaque):
+                continue  # the calls in an outer call are users themselves
+            if not _is_inside(user, target):
+                found[f"`{user.name}`"] = None
+    for value in graph.outputs:
+        made = value.producer is not None and value.producer.index in inside
+        if made and (not source.composite or source in value.carriers or value.producer is source):
+            found["the output of the model"] = None
+    return list(found)
+
+
+def _is_inside(node: Node, outer: Node) -> bool:
+    owner = node.owner
+    while owner is not None:
+        if owner is outer:
+            return True
+        owner = owner.owner
+    return False

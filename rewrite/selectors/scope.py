@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rewrite.globs import compiled
 from rewrite.graph import Graph, Layer, Node
 from rewrite.pattern import Anything, Kind, Path, Unit
 from rewrite.selectors import kind
-from rewrite.globs import compiled
 from rewrite.vocabulary import short
 
 
@@ -41,6 +41,7 @@ def _fits(unit: Unit, graph: Graph, node: Node, classes: Mapping[str, str]) -> b
     if isinstance(base, Path):
         pattern = compiled(base.glob)
         return any(pattern.fullmatch(path) for path, _ in enclosing(graph, node))
+    assert isinstance(base, Kind), "captures are calls, not places"
     if kind.explain(base, node, classes) is None:
         return True
     for _, layer in enclosing(graph, node):

@@ -63,7 +63,7 @@ class Flattener:
         """The nodes in order of execution, and the values that the model returns."""
         root = self.capture.root
         outputs: tuple[Value, ...] = ()
-        if is_leaf(root):
+        if is_leaf(root) or root in self.capture.whole:
             self._loose_node(root, None)
         elif self.capture.scopes[root].reason:
             self._expand_opaque(root, None)
@@ -260,7 +260,7 @@ class Flattener:
 def _is_part(operation: Operation, layer: Layer | None, owner: Node | None) -> bool:
     """Whether a function is how the layer around it computes: then that layer is the operation, not its function."""
     outer = OPERATIONS.get(owner.operation) if owner is not None and owner.operation is not None else None
-    return layer is None and outer is not None and outer.family == operation.family is not None
+    return layer is None and outer is not None and (outer.wraps or outer.family == operation.family is not None)
 
 
 def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:

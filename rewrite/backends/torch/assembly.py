@@ -1,0 +1,110 @@
+"""Small models from sketches: modules whose forward is read like any other."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewrite.backends.torch.layers import Builder, Place
+from rewrite.backends.torch.recipes import check_name
+from rewrite.backends.torch.spellings import resolve
+from rewrite.errors import Diagnostic
+from rewrite.sketch import Sketch, Step
+from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary.operation import parse_signature
+
+
+class Sketched(nn.Module):
+    """A model that was assembled; each sketch has a subclass with a forward of its own."""
+
+
+def assemble(sketch: Sketch, builder: Builder) -> Sketched:
+    """The model of a sketch, on the CPU, in float32 and eval mode; its weights follow from the names of the steps."""
+    _check_names(sketch)
+    functions = {step.name: _function_of(step) for step in sketch.steps if step.layer is None}
+    cls = type("Sketched", (Sketched,), {"forward": _forward_of(sketch, functions), "__module__": Sketched.__module__})
+    model: Sketched = cls()
+    place = Place(torch.device("cpu"), torch.float32, training=False)
+    shared: dict[str, nn.Module] = {}
+    with builder.own_randomness():
+        for step in sketch.steps:
+            if step.layer is None:
+                continue
+            layer = shared.get(step.layer.share) if step.layer.share else None
+            if layer is None:
+                layer = builder.build(replace(step.layer, seed=f"{step.layer.seed}\0{step.name}"), place)
+            if step.layer.share:
+                shared[step.layer.share] = layer
+            model.add_module(step.name, layer)
+    return model.eval()
+
+
+def _forward_of(sketch: Sketch, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    def forward(self: nn.Module, *values: Any) -> Any:
+        known = dict(zip(sketch.inputs, values, strict=True))
+        for step in sketch.steps:
+            call = functions[step.name] if step.layer is None else self._modules[step.name]
+            assert call is not None, "every step has its layer"
+            known[step.name] = call(*[known[name] for name in step.inputs])
+        made = tuple(known[name] for name in sketch.outputs)
+        return made[0] if len(made) == 1 else made
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *sketch.inputs)]
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return forward
+
+
+def _function_of(step: Step) -> Callable[..., Any]:
+    """A function that calls the first spelling of an operation on values alone."""
+    operation = OPERATIONS.get(step.operation or "")
+    if operation is not None and operation.functions:
+        dotted, text = next(iter(operation.functions.items()))
+        function = resolve(dotted)
+        parameters = parse_signature(text)
+        if parameters[0].name == "tensors":  # along the channels, where there is a choice
+            further = {"dim": 1} if any(parameter.name == "dim" for parameter in parameters) else {}
+            return lambda *values: function(list(values), **further)
+        if any(parameter.name == "training" for parameter in parameters):
+            return lambda *values: function(*values, training=False)
+        missing = [p.name for p in parameters[len(step.inputs) :] if p.required and not p.variadic]
+        if not missing:
+            return lambda *values: function(*values)
+    elif operation is not None and operation.methods:
+        return operator.methodcaller(next(iter(operation.methods)))
+    raise Diagnostic(
+        "RW106",
+        f"`{step.name}` cannot be a call of `{step.operation}` on {len(step.inputs)} values alone",
+        help="write it as a layer with its arguments",
+    ).error()
+
+
+def _check_names(sketch: Sketch) -> None:
+    seen = set()
+    for name in (*sketch.inputs, *(step.name for step in sketch.steps)):
+        check_name(name)
+        if "." in name or not name.isidentifier() or name in seen or hasattr(nn.Module, name):
+            raise Diagnostic(
+                "RW109" if name in seen else "RW320",
+                f"{name!r} cannot be the name of a call",
+                notes=("two calls have it",) if name in seen else (),
+                help="give each call a name of its own, of letters, digits and `_`",
+            ).error()
+        seen.add(name)
+    known = set(sketch.inputs)
+    for step in sketch.steps:
+        unknown = [name for name in step.inputs if name not in known]
+        if unknown:
+            raise Diagnostic(
+                "RW103", f"`{step.name}` takes `{unknown[0]}`, which is not made by then", help="write that call first"
+            ).error()
+        known.add(step.name)
+    unknown = [name for name in sketch.outputs if name not in known]
+    if unknown or not sketch.outputs:
+        name = unknown[0] if unknown else ""
+        raise Diagnostic("RW103", f"the output `{name}` is not made", help="name one of the calls").error()

@@ -1,0 +1,71 @@
+"""Hints about clauses that do what they say and yet may not be meant so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rewrite.actions import Insert, Set
+from rewrite.actions.site import Site
+from rewrite.edit import NewLayer
+from rewrite.errors import Diagnostic
+from rewrite.graph import Graph
+from rewrite.rule import Clause
+from rewrite.selectors import relation
+from rewrite.vocabulary import OPERATIONS
+
+
+def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset[str]) -> Iterator[Diagnostic]:
+    """Warnings about one clause: RW403 redundant bias, RW404 an insertion inside of an earlier one.
+
+    Args:
+        clause: the rule.
+        sites: as they were planned.
+        graph: the model in front of the clause.
+        earlier: paths of the layers that earlier clauses have inserted.
+
+    """
+    inserts = [action for action in clause.actions if isinstance(action, Insert)]
+    if not inserts:
+        return
+    takes_bias = any(
+        assignment.target.attributes[-1] == "bias"
+        for action in clause.actions
+        if isinstance(action, Set)
+        for assignment in action.assignments
+    )
+    biased = [site for site in sites if _normalised(site) and site.node.attributes.get("bias") is True]
+    if biased and not takes_bias:
+        whose = f"`{biased[0].node.name}`" if len(biased) == 1 else f"{len(biased)} layers"
+        yield Diagnostic(
+            "RW403",
+            f"the bias of {whose} has no effect in front of the new normalisation",
+            inserts[0].span,
+            notes=("the normalisation takes away every constant that is added in front of it",),
+            help="to drop it: `set prev.bias = none`; keeping it is harmless",
+        )
+    split = [site for site in sites if site.operand is None and site.inserts and _is_split(site, graph, earlier)]
+    if split:
+        whose = f"`{split[0].node.name}`" if len(split) == 1 else f"{len(split)} calls"
+        yield Diagnostic(
+            "RW404",
+            f"this goes between {whose} and what an earlier rule inserted there",
+            inserts[0].span,
+            notes=("the layer inserted later stands nearer to the call that both rules name",),
+            help="to put it behind: select the earlier layer, or insert both in one rule",
+        )
+
+
+def _normalised(site: Site) -> bool:
+    """Whether the first layer behind a convolution or linear layer is a new one that subtracts the mean."""
+    first: NewLayer | None = site.inserts[0][0] if site.inserts and site.operand is None else None
+    row = OPERATIONS.get(first.operation or "") if first is not None else None
+    own = OPERATIONS.get(site.node.operation or "")
+    is_batch_norm = row is not None and row.name.startswith("BatchNorm")
+    return is_batch_norm and own is not None and own.family in ("conv", "linear") and site.node.layer is not None
+
+
+def _is_split(site: Site, graph: Graph, earlier: frozenset[str]) -> bool:
+    if site.node.layer is not None and site.node.layer.path in earlier:
+        return False
+    users = relation.leaf_consumers(graph, site.node)
+    return bool(users) and all(user.layer is not None and user.layer.path in earlier for user in users)

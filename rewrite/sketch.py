@@ -1,0 +1,30 @@
+"""A small model in words: what a backend builds a model from where a rule is tried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rewrite.edit import NewLayer
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: of a layer that it brings, or of a function."""
+
+    name: str
+    """of the call, and of the layer in the model"""
+    layer: NewLayer | None
+    operation: str | None
+    """name of a function in the vocabulary; None where there is a layer"""
+    inputs: tuple[str, ...]
+    """names of the inputs of the sketch and of steps further up"""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Calls in order of execution."""
+
+    inputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[str, ...]
+    """names of what is returned: one value, or a tuple"""
