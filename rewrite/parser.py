@@ -174,9 +174,8 @@ def _check_characters(source: Source) -> None:
     """Refuses text that is no text."""
     offset = source.text.find("\0")
     if offset >= 0:
-        line = source.text.count("\n", 0, offset) + 1
-        column = offset - source.text.rfind("\n", 0, offset)
-        span = Span(source, line, column)
+        before = Source("", source.text[:offset]).lines
+        span = Span(source, len(before), len(before[-1]) + 1)
         raise RuleError([Diagnostic("RW010", "the text holds a NUL character", span, help="is it a binary file?")])
 
 

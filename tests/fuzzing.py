@@ -22,6 +22,13 @@ CORPUS = tuple(
     for folder in ("docs/rules", "tests/errors", "tests/formats")
     for path in sorted((ROOT / folder).glob("*.rw"))
 )
+SOUND = tuple(
+    line.partition("#")[0].strip()
+    for path in (ROOT / "tests/formats/worked.rw", *sorted((ROOT / "docs/rules").glob("*.rw")))
+    for line in path.read_text(encoding="utf-8").splitlines()
+    if not line.startswith((" ", "#")) and line.partition("#")[0].strip()
+)
+"""lines of rule files, one by one"""
 
 WORDS = (
     *(word.strip("`") for word in parser.WORDS.values() if word.startswith("`")),
@@ -82,7 +89,13 @@ WORDS = (
 
 def mutated(draw: random.Random) -> bytes:
     """A rule file with something wrong, or once in a while with nothing wrong."""
-    return draw.choice((_bytes, _words, _words, _grammar))(draw)
+    return draw.choice((_bytes, _words, _line, _grammar))(draw)
+
+
+def mutations(seed: int, count: int) -> list[str]:
+    """The same as text."""
+    draw = random.Random(seed)
+    return [draw.choice((mutated, _line))(draw).decode("utf-8", "replace") for _ in range(count)]
 
 
 def _excerpt(draw: random.Random) -> str:
@@ -114,8 +127,18 @@ def _bytes(draw: random.Random) -> bytes:
 
 
 def _words(draw: random.Random) -> bytes:
-    words = [match[0] for match in PARTS.finditer(_excerpt(draw))]
-    for _ in range(draw.randint(1, 4)):
+    return _changed(draw, _excerpt(draw), draw.randint(1, 4))
+
+
+def _line(draw: random.Random) -> bytes:
+    """A line of a sound file that has at most one thing wrong: it often means something."""
+    return _changed(draw, draw.choice(SOUND), draw.randint(0, 1))
+
+
+def _changed(draw: random.Random, text: str, times: int) -> bytes:
+    """A text with words put in, left out, doubled or swapped."""
+    words = [match[0] for match in PARTS.finditer(text)]
+    for _ in range(times):
         at = draw.randint(0, len(words))
         end = min(len(words), at + draw.randint(1, 6))
         match draw.randrange(5):
