@@ -416,7 +416,7 @@ class Builder:
     def _text(self, token: Any) -> str:
         def character(match: re.Match[str]) -> str:
             found = _ESCAPES.get(match[1])
-            if found is None:
+            if found is None and len(self.errors) < MOST_ERRORS:
                 place = self.place(token.line, token.column + 1 + match.start(), 2)
                 self.wrong("RW001", f"unknown escape `{match[0]}`", place, help_text="write `\\\\` for a backslash")
             return found or ""
