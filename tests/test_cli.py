@@ -77,7 +77,10 @@ def test_version(run):
 
 def test_an_unknown_command(run):
     assert run("plam") == (2, "", "rewrite: unknown command 'plam'; did you mean `plan`?\n")
-    assert run("x")[2] == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `show`, `explain`, `ops`\n"
+    assert (
+        run("x")[2]
+        == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `fmt`, `show`, `explain`, `ops`\n"
+    )
 
 
 @pytest.mark.parametrize(
