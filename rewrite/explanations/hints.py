@@ -11,10 +11,10 @@ HINTS = {
     "RW401": explanation(
         """
         This rule, word for word, was applied to this model before, and is passed over. A rewritten model remembers
-        the rules that made it, also in a file. So a script that runs twice does not put a second BatchNorm behind
-        every convolution. Only rules that would add something again are passed over; what comes out the same each
-        time is simply done. To apply the rule once more, start from the model as it was before, or write the rule
-        differently.
+        the rules that made it, also in a `.pt` file. So a script that runs twice does not put a second BatchNorm
+        behind every convolution. Only rules that would add something again are passed over; what comes out the same
+        each time is simply done. To apply the rule once more, start from the model as it was before, or write the
+        rule differently.
         """,
         shell(
             """
