@@ -88,6 +88,9 @@ class Fold:
                 notes=(f"also used by {also}",),
                 help=f"`>>` matches only calls with a single user; {alone} of the {first.operation} calls here have one",
             ).error()
+        rank = desk.inference.rank(desk.inference.main_output(first)) if layer.operation == "Linear" else 2
+        if rank not in (None, 2):
+            raise self._wrong(f"`{norm.name}` normalises another axis than the one that `{layer.name}` makes")
         for node in (layer, norm):
             calls = desk.calls.get(node.layer.path, ()) if node.layer is not None else ()
             if len(calls) > 1:

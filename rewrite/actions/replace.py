@@ -96,7 +96,7 @@ class Replace:
                 ).error()
         inner = site.part(first)
         incoming = desk.input_of(first)
-        made = desk.chain(self.layers, inner, incoming)
+        made = desk.chain(self.layers, inner, incoming, site.nodes)
         self._check_chain_shape(site, made, incoming, desk)
         layer = first.layer
         calls = desk.calls.get(layer.path, ()) if layer is not None else ()
@@ -154,15 +154,8 @@ class Replace:
 
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
         node = site.node
-        inherit = None
-        if (
-            len(self.layers) == 1
-            and self.layers[0].operation is not None
-            and self.layers[0].operation == node.operation
-        ):
-            inherit = node.attributes
         incoming = desk.input_of(node)
-        made = desk.chain(self.layers, site, incoming, inherit)
+        made = desk.chain(self.layers, site, incoming, (node,) if len(self.layers) == 1 else ())
         self._check_shape(site, made, incoming, desk)
         return made
 

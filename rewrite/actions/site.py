@@ -169,9 +169,12 @@ class Desk:
     # ---- new layers
 
     def chain(
-        self, specs: Sequence[LayerSpec], site: Site, incoming: TensorType, inherit: Mapping[str, object] | None = None
+        self, specs: Sequence[LayerSpec], site: Site, incoming: TensorType, replaced: Sequence[Node] = ()
     ) -> list[NewLayer]:
         """The layers of a flow with all arguments known, each fed by the one before it.
+
+        A layer takes the arguments that it is not given from the one of its kind among `replaced`, if there is just one
+        of that kind on either side.
 
         Raises:
             SiteError: an argument is neither given nor to be had from the site (RW202).
@@ -179,7 +182,9 @@ class Desk:
         """
         made: list[NewLayer] = []
         for number, spec in enumerate(specs):
-            new = self._layer(spec, site, incoming, inherit, number)
+            alike = [node for node in replaced if node.operation == spec.operation is not None]
+            alone = len(alike) == 1 == sum(other.operation == spec.operation for other in specs)
+            new = self._layer(spec, site, incoming, alike[0].attributes if alone else None, number)
             made.append(new)
             site.inferred.update(new.inferred)
             incoming = _behind(new, incoming)

@@ -149,6 +149,15 @@ class Backend(Protocol):
         """The module at a path: what functions of the caller are handed for a call of it."""
         ...
 
+    def taps(self, model: Any) -> Mapping[str, Any]:
+        """What each tap of a model has seen last, by its name.
+
+        Raises:
+            RuleError: two taps have one name (RW109).
+
+        """
+        ...
+
     def size(self, model: Any) -> Size:
         """Counts of a model."""
         ...

@@ -328,6 +328,8 @@ def trial(layers: Sequence[NewLayer], shape: tuple[int, ...], builder: Builder) 
         with builder.own_randomness(), torch.no_grad():
             value: Any = torch.empty(shape, device="meta")
             for new in layers:
+                if new.wraps:
+                    return f"the shape that `{new.name}` gives is up to the layer that it wraps"
                 value = builder.build(new, place)(value)
     except RewriteError:
         raise
