@@ -11,10 +11,10 @@ HINTS = {
     "RW401": explanation(
         """
         This rule, word for word, was applied to this model before, and is passed over. A rewritten model remembers
-        the rules that made it, also in a file. So a script that runs twice does not put a second BatchNorm behind
-        every convolution. Only rules that would add something again are passed over; what comes out the same each
-        time is simply done. To apply the rule once more, start from the model as it was before, or write the rule
-        differently.
+        the rules that made it, also in a `.pt` file. So a script that runs twice does not put a second BatchNorm
+        behind every convolution. Only rules that would add something again are passed over; what comes out the same
+        each time is simply done. To apply the rule once more, start from the model as it was before, or write the
+        rule differently.
         """,
         shell(
             """
@@ -86,10 +86,11 @@ HINTS = {
     ),
     "RW408": explanation(
         """
-        The rules add layers whose weights are drawn at random, and these layers change what the model computes. Until
-        it is trained further, the model gives other results than before, and most likely worse ones. This is often
-        what you want, for a new head for instance; it is said so that nobody evaluates or ships the model by mistake.
-        Train it; to keep what it has learnt, freeze the rest, since new layers are not frozen by an earlier `freeze`.
+        The rules insert layers whose weights are drawn at random in the middle of the model. What stands behind them
+        was trained without them, so until the model is trained further it gives other results than before, most
+        likely worse ones. This is often what you want; it is said so that nobody evaluates or ships the model by
+        mistake. Train it. To keep what it has learnt, freeze the rest first, since new layers are not frozen by an
+        earlier `freeze`; or begin gently, with `wrap ... with LoRA`, which changes nothing before it is trained.
         """,
         rules('after first ReLU in "classifier.**": insert Linear', _VGG),
         rules('freeze any\nafter first ReLU in "classifier.**": insert Linear', _VGG),
