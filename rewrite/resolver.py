@@ -96,7 +96,7 @@ class _Resolver:
         self.equivalent: Span | None = None
         self.leaves: list[pattern.Unit] = []
         self.tests: list[syntax.Clause] = []
-        self.selection = Selection(modules, classes, self.constants, self.report)
+        self.selection = Selection(modules, classes, self.constants, self.report, self.warnings.append)
         self.statements = Statements(modules, self.report)
 
     def report(self, problem: Diagnostic) -> None:

@@ -69,7 +69,8 @@ def test_name_says_the_code(path: Path) -> None:
 
 def test_every_code_of_rule_text_has_a_case() -> None:
     found = {code for path in FOLDER.glob("*.txt") for code in CODE.findall(path.read_text(encoding="utf-8"))}
-    assert {code for code in CODES if code < "RW2"} <= found
+    apart = {"RW015", "RW016", "RW111"}  # they need several files, and stand in test_inclusion.py
+    assert {code for code in CODES if code < "RW2"} - apart - {"RW112"} <= found  # and this one a model
 
 
 def test_no_case_is_left_over() -> None:
