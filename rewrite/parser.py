@@ -14,7 +14,8 @@ from typing import Any
 import lark
 import lark.lexer
 
-from rewrite.builder import MOST_ERRORS, Builder
+from rewrite.builder import MOST_ERRORS as MOST_ERRORS
+from rewrite.builder import Builder
 from rewrite.errors import Diagnostic, RuleError, nearest
 from rewrite.expression import Expression
 from rewrite.hints import CHARACTERS, Slip, hint
