@@ -34,6 +34,7 @@ bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules time
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.chains
+	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.patterns
 
 .PHONY: docs

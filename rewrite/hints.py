@@ -83,6 +83,14 @@ def _of_statement(slip: Slip) -> str:
         return 'a file stands in quotes: `include "other.rw"`'
     if previous == "PER":
         return "`per call` makes a new layer for each call, `per layer` one for all calls of a layer"
+    if "USE" in before and kind in ("NAME", "STAR", "COMMA"):
+        return "names of a module stand in brackets: `use my_package.layers (SEBlock, LayerScale)`"
+    if kind == "CMP" and previous == "OUTPUT":
+        return "write `expect output (_, 10)`; `_` is any size"
+    if before & {"LET", "PARAM"} and accepted == {"EQUAL"}:
+        return "write `let wide = 256`" if "LET" in before else "write `param rate = 0.1`"
+    if "WITHIN" in before and kind in ("ARROW", "SOLE"):
+        return "`within` names modules, without links: `within BasicBlock | Bottleneck`"
     if "SET" in before and accepted == {"DOT"}:
         return "what is set is an attribute: `set self.momentum = 0.01`"
     if "BETWEEN" in before and "AND" not in before:

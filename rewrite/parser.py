@@ -14,7 +14,8 @@ from typing import Any
 import lark
 import lark.lexer
 
-from rewrite.builder import MOST_ERRORS, Builder
+from rewrite.builder import MOST_ERRORS as MOST_ERRORS
+from rewrite.builder import Builder
 from rewrite.errors import Diagnostic, RuleError, nearest
 from rewrite.expression import Expression
 from rewrite.hints import CHARACTERS, Slip, hint
@@ -359,6 +360,8 @@ def _unknown_keyword(word: str, place: Span, line_start: bool) -> Diagnostic:
     known = sorted(_STATEMENT | (_CLAUSE if line_start else frozenset()))
     close = nearest(word, [WORDS[kind].strip("`") for kind in known], 1)
     help_text = f"did you mean `{close[0]}`?" if close else ""
+    if word in ("if", "for", "foreach", "while", "when", "unless"):
+        help_text = "which places are meant is told by `where`: `after Conv2d where prev.out_channels > 64: ...`"
     if word in ("import", "from"):
         help_text = "Python comes in with `use`: `use my_package.layers as my`"
     return Diagnostic("RW002", f"unknown keyword `{word}`", place, label, help=help_text)
