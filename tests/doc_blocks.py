@@ -37,8 +37,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RULES = ROOT / "docs" / "rules"
 
-COMMENT = re.compile(r"<!--\s*applies to\b(?P<text>.*?)-->", re.DOTALL)
-_IN_FRONT = re.compile(rf"{COMMENT.pattern}\s*\Z", re.DOTALL)
+COMMENT = re.compile(r"<!--\s*applies to\b(?P<text>[^<>]*)-->")
+_IN_FRONT = re.compile(rf"{COMMENT.pattern}\s*\Z")
 _MODEL = re.compile(r"(?P<spec>\w+:\w+)(?: \((?P<shape>[\d, ]+)\))?(?P<eval> in eval mode)?")
 _INCLUDE = re.compile(r"^include ", re.MULTILINE)
 
