@@ -240,7 +240,9 @@ def main(argv: list[str] | None = None) -> int:
         sites = tuple(len(clause.sites) for clause in report.clauses)
         verdict = "as it should be" if sites == worked.sites else f"EXPECTED {worked.sites}"
         wrong += sites != worked.sites
-        print(f"-- {worked.number} on {worked.network}: {' + '.join(map(str, sites))} sites, {verdict}; {report.output}")
+        print(
+            f"-- {worked.number} on {worked.network}: {' + '.join(map(str, sites))} sites, {verdict}; {report.output}"
+        )
         print("\n".join(f"   {line}" for line in worked.rules.splitlines()))
         first = report.clauses[0].sites[0].path.partition(" -> ")[0].partition("@")[0]
         print("   before:", *around(model, first), sep="\n      ")

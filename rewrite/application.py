@@ -244,8 +244,8 @@ class Application:
     def _as_object(self, node: Node) -> object:
         return self.backend.find(self.current, node.layer.path) if node.layer is not None else node
 
-    def _trial(self, layers: Sequence[Any], shape: tuple[int, ...]) -> tuple[int, ...] | str:
-        return self.backend.trial(layers, shape, self.modules)
+    def _trial(self, layers: Sequence[Any], *shapes: tuple[int, ...]) -> tuple[int, ...] | str:
+        return self.backend.trial(layers, shapes, self.modules)
 
     def _mark(self, clause: Clause) -> str:
         """What recognises a clause that was applied before: its text and the constants it stands in."""

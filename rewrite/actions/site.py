@@ -15,8 +15,8 @@ from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, Shape
 
-Trial = Callable[[Sequence[NewLayer], tuple[int, ...]], tuple[int, ...] | str]
-"""(layers, shape of the input) -> shape behind them, or why they do not take it; nothing is computed"""
+Trial = Callable[..., tuple[int, ...] | str]
+"""(layers, shape of each input) -> shape behind them, or why they do not take it; nothing is computed"""
 
 _EXTENTS = (23, 30)
 """two different extents for the axes behind the channels, when the real ones are not known"""

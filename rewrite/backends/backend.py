@@ -140,9 +140,9 @@ class Backend(Protocol):
         ...
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
-        """Shape that new layers make of a shape, or why they do not take it."""
+        """Shape that new layers make of values of some shapes, or why they do not take them."""
         ...
 
     def find(self, model: Any, path: str) -> object:

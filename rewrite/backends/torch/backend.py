@@ -158,10 +158,10 @@ class TorchBackend:
         return separate(model, given)
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
         """Runs new layers on the meta device."""
-        return trial(layers, shape, Builder(modules, 0))
+        return trial(layers, shapes, Builder(modules, 0))
 
     def size(self, model: nn.Module) -> Size:
         """Counts of a model; a parameter that is used twice counts once."""
