@@ -68,7 +68,9 @@ class Flattener:
         elif self.capture.scopes[root].reason:
             self._expand_opaque(root, None)
         else:
-            outputs = tuple(leaves_of(self._expand(self.capture.scopes[root], {}, None)))
+            scope = self.capture.scopes[root]
+            names = [str(node.target) for node in scope.bodies[self._mode(scope)].graph.nodes if node.op == "placeholder"]
+            outputs = tuple(leaves_of(self._expand(scope, {name: Value(None, input=name) for name in names}, None)))
         return tuple(self.nodes), outputs
 
     def _mode(self, scope: Scope) -> str:
