@@ -18,7 +18,6 @@ from rewrite.sketch import Sketch, Step
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import parse_signature
 
-
 _METHOD = "torch.Tensor."
 
 

@@ -69,7 +69,9 @@ class Flattener:
             self._expand_opaque(root, None)
         else:
             scope = self.capture.scopes[root]
-            names = [str(node.target) for node in scope.bodies[self._mode(scope)].graph.nodes if node.op == "placeholder"]
+            names = [
+                str(node.target) for node in scope.bodies[self._mode(scope)].graph.nodes if node.op == "placeholder"
+            ]
             outputs = tuple(leaves_of(self._expand(scope, {name: Value(None, input=name) for name in names}, None)))
         return tuple(self.nodes), outputs
 
