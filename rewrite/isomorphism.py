@@ -1,8 +1,9 @@
 """Whether two small models are built alike, and where they are not: graphs compared as structures, and as lines.
 
 Alike are two graphs whose calls can be paired so that each pair is the same operation with the attributes that are
-asked for, takes the same values at the same inputs (at any input, where the operation is commutative), and whose outputs
-are the same values in the same order. Only calls count that hold no other calls: which module a call stands in does not.
+asked for and takes the same values at the same inputs (at any input, where the operation is commutative), and whose
+outputs are the same values in the same order. Only calls count that hold no other calls; which module a call stands in
+does not.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def is_same(found: Outline, wanted: Outline, classes: Mapping[str, str] | None =
             return False
     from networkx.algorithms import isomorphism
 
-    matcher = isomorphism.DiGraphMatcher(
+    matcher: Any = isomorphism.DiGraphMatcher(
         _digraph(found), _digraph(wanted), node_match=fits, edge_match=lambda one, other: one == other
     )
     return bool(matcher.is_isomorphic())
@@ -167,7 +168,7 @@ def fits_call(found: Call, wanted: Call, classes: Mapping[str, str]) -> bool:
     if wanted.wanted is None:
         assert wanted.node is not None, "a call of a literal or of a model"
         same = (found.node.operation, found.node.spelling) == (wanted.node.operation, wanted.node.spelling)
-        return same and dict(found.attributes) == dict(wanted.attributes)
+        return same and bool(found.attributes == wanted.attributes)
     if kind.explain(wanted.wanted.kind, found.node, classes) is not None:
         return False
     return all(_equal(found.attributes.get(name, _NONE), value, name) for name, value in wanted.attributes.items())
@@ -291,7 +292,7 @@ def _index(part: Iterable[int | str]) -> str:
 
 
 def _text(call: Call, partner: Call | None, classes: Mapping[str, str]) -> str:
-    """What is called: as a literal writes it, or with the arguments that its partner shows, or with those that matter."""
+    """What is called: as a literal writes it, with the arguments that its partner shows, or with those that matter."""
     if call.wanted is not None:
         return call.wanted.text
     assert call.node is not None, "a call of a literal or of a model"
@@ -314,16 +315,14 @@ def _arguments(call: Call) -> str:
     """The arguments of a call of a model that are not what they are by default."""
     node, row = call.node, call.operation
     assert node is not None, "a call of a model"
-    parameters = _parameters(node, row)
-    shown = []
-    known = {parameter.name: parameter for parameter in parameters}
-    for key, value in call.attributes.items():
-        parameter = known.get(key)
-        if parameter is not None and parameter.required and len(shown) == list(known).index(key):
+    parameters = {parameter.name: parameter for parameter in _parameters(node, row)}
+    shown: list[str] = []
+    for number, (key, value) in enumerate(call.attributes.items()):
+        parameter = parameters.get(key)
+        if parameter is not None and parameter.required and number == len(shown):
             shown.append(_value(value))
-        elif parameter is None or parameter.required or not _equal(value, parameter.default, key):
-            if parameter is not None or row is None:
-                shown.append(f"{key}={_value(value)}")
+        elif row is None or (parameter is not None and not _equal(value, parameter.default, key)):
+            shown.append(f"{key}={_value(value)}")
     return ", ".join(shown)
 
 

@@ -62,7 +62,7 @@ class Call:
 
     @property
     def attributes(self) -> dict[str, object]:
-        """The arguments by the name of their parameter; those of a class that the caller gave as far as they have one."""
+        """The arguments by the name of their parameter; of a class that the caller gave those written with a name."""
         if self.operation is None:
             return dict(self.keywords)
         parameters = _parameters(self.operation, self.spelling)
@@ -465,7 +465,7 @@ def _spellings(row: Operation) -> Iterator[str]:
 
 
 def _spelling(row: Operation, text: str, stage: syntax.Stage) -> str:
-    """The spelling of an operation that a lower-case name means: by that name, and with these arguments if one takes them."""
+    """The spelling of an operation that a lower-case name means: by that name, and one that takes these arguments."""
     named = [spelling for spelling in _spellings(row) if spelling.rpartition(".")[2] == text]
     among = named or list(_spellings(row))
     for spelling in among:

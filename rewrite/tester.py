@@ -4,15 +4,17 @@ How a test is read:
 
 * The rule under test is every clause of the file in a `rule` block of that name, in the order of the file, with the
   file's `param`s, `let`s, `use`s and `leaf`s. What the file promises of the output (`expect output`, `expect
-  equivalent`) speaks of all its clauses; it is held here where they all belong to the rule.
-* A `given` model is not the model that the rule is written for: it has none of its module paths, and a number of sites of
-  its own. So in it the counts of the rule (`expect 13 matches`, and the one match that is wanted where nothing is written)
-  are not enforced, a `leaf` may name nothing, and a path behind `in`, `except` or `within` counts as fulfilled, unless it
-  names a call of the literal (`Conv2d(3, 8, 3) as stem`), whose name is the path of its layer.
+  equivalent`) speaks of all its clauses; it is held in a `model` where they all belong to the rule.
+* A `given` model is not the model that the rule is written for: it has none of its module paths, and a number of sites
+  of its own. So in it the counts of the rule (`expect 13 matches`, and the one match that is wanted where nothing is
+  written) are not enforced, a `leaf` may name nothing, and a path behind `in`, `except` or `within` counts as
+  fulfilled, unless it names a call of the literal (`Conv2d(3, 8, 3) as stem`), whose name is the path of its layer. The
+  model is in eval mode, and its weights follow from the names and texts of its calls.
 * In a `model` everything holds as written. Only that a rule must match once where it does not say how often is left to
-  the test, where that says `unchanged` or counts itself.
-* `want` is compared as a structure (see `rewrite.isomorphism`), `unchanged` is no edit at all, `expect 13 matches` counts
-  the sites of the rule, `expect output` and `expect equivalent` promise of the output what they promise in a file.
+  the test, where that says `unchanged` or counts itself. The model is in the mode in which its builder hands it out.
+* `want` is compared as a structure (see `rewrite.isomorphism`); `unchanged` is no edit at all; `expect 13 matches`
+  counts the sites of the rule; `expect output` and `expect equivalent` promise of the output what they promise in a
+  file. Where a rule changes the shape of what the model returns, its file says so, as it must anyway.
 """
 
 from __future__ import annotations
@@ -115,8 +117,8 @@ def run_rule_tests(
     Args:
         rules: path of a rule file, or `Rules(text)`.
         params: values for the `param`s of the file.
-        modules: classes of your own that rules and tests name, as in `apply_rules`; a test may also build its model with
-            one: `model my.Net()`.
+        modules: classes of your own that rules and tests name, as in `apply_rules`; a test may also build its model
+            with one: `model my.Net()`.
         allow_code: whether a `use` of the rules may import Python, which runs it.
         seed: of all weights.
 
