@@ -148,7 +148,7 @@ def is_same(found: Outline, wanted: Outline, classes: Mapping[str, str] | None =
     def fits(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         mine, theirs = one["call"], other["call"]
         if mine is None or theirs is None:
-            return one["title"] == other["title"]
+            return bool(one["title"] == other["title"])
         return fits_call(mine, theirs, classes or {})
 
     for call in wanted.calls:  # cheap, and enough for most pairs that differ

@@ -5,8 +5,8 @@ What a stage of a flow is:
 * A name that some stage has behind `as` is that very call, wherever it stands in the text. At the start of a flow it is
   the call's value, further on it is one more input of the call, in the order of the text: `x -> Conv2d(3, 8, 1) as p ->
   add as s -> y, x -> Conv2d(3, 8, 3) -> s`.
-* Another lower-case name without arguments that is no operation of the vocabulary is a value, and stands at an end of a
-  flow: at its end it names the value that arrives there, at its start it is such a value, or else an input of the model.
+* Another lower-case name without arguments that is no operation of the vocabulary is a value, and stands at an end
+  of a flow: behind, it names the value that arrives there; in front, it is such a value, or an input of the model.
 * Anything else is a new call. `Conv2d(3, 8, 3)` is the layer, a lower-case name (`relu`, `flatten(1)`, `cat(dim=1)`) is
   the function, and a dotted name (`nn.ReLU`, `F.relu`, `Tensor.relu`) exactly that spelling.
 

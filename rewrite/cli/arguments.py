@@ -87,7 +87,10 @@ def add_rules(parser: Parser, *, model: bool, name: str = "RULES", text: str = "
     parser.add_argument("--strict", action="store_true", help="matches that overlap are an error")
 
 
-MODEL_HELP = "a model: `torchvision:resnet50`, `torchvision:resnet50@weights.safetensors`, `timm:resnet26`, or a file of torch.save"
+MODEL_HELP = (
+    "a model: `torchvision:resnet50`, `torchvision:resnet50@weights.safetensors`, `timm:resnet26d`, "
+    "or a file of torch.save"
+)
 
 
 def add_model_options(parser: Parser) -> None:

@@ -26,7 +26,11 @@ class Sketched(nn.Module):
 
 
 def assemble(sketch: Sketch, builder: Builder) -> Sketched:
-    """The model of a sketch, on the CPU, in float32 and eval mode; its weights follow from the names of the steps."""
+    """The model of a sketch, on the CPU, in float32 and eval mode; its weights follow from the names of the steps.
+
+    What a layer of moving statistics multiplies by, adds and remembers is drawn as well, as if it had learned: a fresh
+    one does next to nothing, and nobody would see where it stands.
+    """
     _check_names(sketch)
     functions = {step.name: _function_of(step) for step in sketch.steps if step.layer is None}
     cls = type("Sketched", (Sketched,), {"forward": _forward_of(sketch, functions), "__module__": Sketched.__module__})
@@ -40,10 +44,22 @@ def assemble(sketch: Sketch, builder: Builder) -> Sketched:
             layer = shared.get(step.layer.share) if step.layer.share else None
             if layer is None:
                 layer = builder.build(replace(step.layer, seed=f"{step.layer.seed}\0{step.name}"), place)
+                builder.seed_for(f"{step.layer.seed}\0{step.name}\0statistics")
+                _spread(layer)
             if step.layer.share:
                 shared[step.layer.share] = layer
             model.add_module(step.name, layer)
     return model.eval()
+
+
+def _spread(layer: nn.Module) -> None:
+    """Draws scale, shift and moving statistics of a layer that has such."""
+    if not isinstance(layer._buffers.get("running_mean"), torch.Tensor):
+        return
+    with torch.no_grad():
+        for name, tensor in (*layer._parameters.items(), *layer._buffers.items()):
+            if tensor is not None and tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5) if name in ("weight", "running_var") else tensor.normal_()
 
 
 def _forward_of(sketch: Sketch, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
