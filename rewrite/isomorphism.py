@@ -163,7 +163,11 @@ def is_same(found: Outline, wanted: Outline, classes: Mapping[str, str] | None =
 
 
 def fits_call(found: Call, wanted: Call, classes: Mapping[str, str]) -> bool:
-    """Whether a call of a model is a wanted one, its inputs aside."""
+    """Whether a call of a model is a wanted one, its inputs aside.
+
+    A layer of the vocabulary carries its arguments; one of the caller's classes is asked for those that it has kept as
+    an attribute of the same name.
+    """
     assert found.node is not None, "what is found is a model"
     if wanted.wanted is None:
         assert wanted.node is not None, "a call of a literal or of a model"
@@ -171,12 +175,15 @@ def fits_call(found: Call, wanted: Call, classes: Mapping[str, str]) -> bool:
         return same and bool(found.attributes == wanted.attributes)
     if kind.explain(wanted.wanted.kind, found.node, classes) is not None:
         return False
-    return all(_equal(found.attributes.get(name, _NONE), value, name) for name, value in wanted.attributes.items())
+    return all(
+        _equal(found.attributes[name], value, name) if name in found.attributes else wanted.operation is None
+        for name, value in wanted.attributes.items()
+    )
 
 
 def _equal(found: object, wanted: object, name: str) -> bool:
     """`found == wanted` as rules mean it; a `bias` is there or is not, and `none` says that it is not."""
-    if name == "bias" and isinstance(wanted, bool | None) and found is not _NONE:
+    if name == "bias" and isinstance(wanted, bool | None):
         return bool(found) == bool(wanted)
     if isinstance(found, str | int | float | bool | tuple | list | None):
         try:
@@ -304,9 +311,8 @@ def _text(call: Call, partner: Call | None, classes: Mapping[str, str]) -> str:
     name = wanted.kind.text if kind.explain(wanted.kind, call.node, classes) is None else call.node.spelling
     shown = []
     for number, (key, value) in enumerate(partner.attributes.items()):
-        found = call.attributes.get(key, _NONE)
-        same = _equal(found, value, key)
-        word = _value(value if same else found) if found is not _NONE else "?"
+        found = call.attributes.get(key, value if call.operation is None else _NONE)
+        word = "?" if found is _NONE else _value(value if _equal(found, value, key) else found)
         shown.append(word if number < len(wanted.arguments) else f"{key}={word}")
     return f"{name}({', '.join(shown)})"
 

@@ -9,7 +9,8 @@ How a test is read:
   of its own. So in it the counts of the rule (`expect 13 matches`, and the one match that is wanted where nothing is
   written) are not enforced, a `leaf` may name nothing, and a path behind `in`, `except` or `within` counts as
   fulfilled, unless it names a call of the literal (`Conv2d(3, 8, 3) as stem`), whose name is the path of its layer. The
-  model is in eval mode, and its weights follow from the names and texts of its calls.
+  model is in eval mode, its weights follow from the names and texts of its calls, and it has an example input of one
+  sample where its first layers tell the sizes of one that it takes.
 * In a `model` everything holds as written. Only that a rule must match once where it does not say how often is left to
   the test, where that says `unchanged` or counts itself. The model is in the mode in which its builder hands it out.
 * `want` is compared as a structure (see `rewrite.isomorphism`); `unchanged` is no edit at all; `expect 13 matches`
@@ -247,9 +248,9 @@ class _Trial:
 
     def _model(self) -> tuple[Any, Example | None]:
         """The model of the test, and an example input where there is one."""
-        model, wants_numbers = self.case.model, self.case.equivalent or self.program.equivalent
+        model = self.case.model
         if isinstance(model, BuiltModel):
-            made = self._build(model, without_numbers=wants_numbers is None)
+            made = self._build(model, without_numbers=not (self.case.equivalent or self.program.equivalent))
             return made, None if model.inputs is None else self._example(made, model.inputs)
         try:
             made = self.backend.assemble(model.sketch(), self.tests.externals)
@@ -258,7 +259,7 @@ class _Trial:
                 problem if problem.span is not None else replace(problem, span=model.span)
                 for problem in error.diagnostics
             ) from error
-        sizes = _likely_sizes(model) if wants_numbers is not None else None
+        sizes = _likely_sizes(model)
         example = None if sizes is None else self._example(made, sizes)
         if example is not None:
             try:
@@ -449,11 +450,11 @@ def _likely_sizes(literal: GraphLiteral) -> tuple[tuple[int, ...], ...] | None:
             )
             if isinstance(channels, int):
                 rank = row.rank or (row.ranks or (4,))[-1] if row else 4
-                sizes = (2, channels, *[16] * (rank - 2))
+                sizes = (1, channels, *[16] * (rank - 2))
             elif isinstance(features, int):
-                sizes = (2, features)
+                sizes = (1, features)
             elif isinstance(features, tuple | list) and all(isinstance(item, int) for item in features):
-                sizes = (2, *features)
+                sizes = (1, *features)
         if sizes is None:
             return None
         found.append(sizes)
