@@ -153,7 +153,8 @@ WORKED = (
     Worked(
         27,
         """replace Conv2d[kernel_size==(3,3), groups==1, out_channels>=64] as c where my.prunable(c)
-    with Conv2d(kernel_size=3, padding=1, groups=c.in_channels) -> Conv2d(out_channels=c.out_channels, kernel_size=1)""",
+    with Conv2d(kernel_size=3, padding=1, groups=c.in_channels)
+        -> Conv2d(out_channels=c.out_channels, kernel_size=1)""",
         "vgg16",
         (10,),
     ),
@@ -217,7 +218,7 @@ def around(model: nn.Module, path: str, wide: int = 2) -> list[str]:
     if place is None:
         place = next((number for number, node in enumerate(nodes) if node.name.startswith(path)), 0)
     return [
-        f"{node.name} = {node.operation or node.spelling}({', '.join(source(operand.value.producer) for operand in node.inputs)})"
+        f"{node.name} = {node.operation or node.spelling}({', '.join(source(o.value.producer) for o in node.inputs)})"
         for node in nodes[max(place - 1, 0) : place + wide + 1]
     ]
 

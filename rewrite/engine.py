@@ -72,7 +72,7 @@ def check_rules(
         SafetyError: the rules want to run Python, and `allow_code` is False.
 
     """
-    return _program(rules, params, modules, allow_code)[0]
+    return load_program(rules, params, modules, allow_code)[0]
 
 
 def apply_rules(
@@ -282,7 +282,7 @@ def _application(
     from rewrite.backends import backend_for, example_of
 
     backend = backend_for(model)
-    program, externals = _program(rules, params, modules, allow_code, backend.class_names(model))
+    program, externals = load_program(rules, params, modules, allow_code, backend.class_names(model))
     return Application(
         backend,
         model,
@@ -296,7 +296,7 @@ def _application(
     )
 
 
-def _program(
+def load_program(
     rules: str | os.PathLike[str] | Rules,
     params: Mapping[str, object] | None,
     modules: Mapping[str, object] | None,

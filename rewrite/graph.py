@@ -89,6 +89,8 @@ class Value:
     """outer calls through whose end the value left on its way to the consumer, innermost first"""
     known: bool = True
     """False: made where the forward could not be captured"""
+    input: str = ""
+    """name of the input of the model that this is; empty: it is none, or not known"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rewrite.edit import NewLayer
 
@@ -18,6 +19,11 @@ class Step:
     """name of a function in the vocabulary; None where there is a layer"""
     inputs: tuple[str, ...]
     """names of the inputs of the sketch and of steps further up"""
+    arguments: tuple[object, ...] = ()
+    """of a function, behind the values that it takes"""
+    keywords: Mapping[str, object] = field(default_factory=dict)
+    spelling: str = ""
+    """of a function: dotted name (`torch.relu`, `torch.Tensor.relu`); empty: the first that the vocabulary has"""
 
 
 @dataclass(frozen=True)

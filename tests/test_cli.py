@@ -79,7 +79,7 @@ def test_an_unknown_command(run):
     assert run("plam") == (2, "", "rewrite: unknown command 'plam'; did you mean `plan`?\n")
     assert (
         run("x")[2]
-        == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `fmt`, `show`, `explain`, `ops`\n"
+        == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `test`, `fmt`, `show`, `explain`, `ops`\n"
     )
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 pytest.importorskip("torchvision")
 pytest.importorskip("timm")
 
-from benchmarks.worked_rules import WORKED, Worked, run  # noqa: E402  (it needs both packages)
-from counting import calls  # noqa: E402
+from counting import calls
+
+from benchmarks.worked_rules import WORKED, Worked, run
 
 CHANGED: dict[int, dict[str, int]] = {
     1: {"BatchNorm2d": 13},

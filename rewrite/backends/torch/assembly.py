@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,13 +18,19 @@ from rewrite.sketch import Sketch, Step
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import parse_signature
 
+_METHOD = "torch.Tensor."
+
 
 class Sketched(nn.Module):
     """A model that was assembled; each sketch has a subclass with a forward of its own."""
 
 
 def assemble(sketch: Sketch, builder: Builder) -> Sketched:
-    """The model of a sketch, on the CPU, in float32 and eval mode; its weights follow from the names of the steps."""
+    """The model of a sketch, on the CPU, in float32 and eval mode; its weights follow from the names of the steps.
+
+    What a layer of moving statistics multiplies by, adds and remembers is drawn as well, as if it had learned: a fresh
+    one does next to nothing, and nobody would see where it stands.
+    """
     _check_names(sketch)
     functions = {step.name: _function_of(step) for step in sketch.steps if step.layer is None}
     cls = type("Sketched", (Sketched,), {"forward": _forward_of(sketch, functions), "__module__": Sketched.__module__})
@@ -39,10 +44,22 @@ def assemble(sketch: Sketch, builder: Builder) -> Sketched:
             layer = shared.get(step.layer.share) if step.layer.share else None
             if layer is None:
                 layer = builder.build(replace(step.layer, seed=f"{step.layer.seed}\0{step.name}"), place)
+                builder.seed_for(f"{step.layer.seed}\0{step.name}\0statistics")
+                _spread(layer)
             if step.layer.share:
                 shared[step.layer.share] = layer
             model.add_module(step.name, layer)
     return model.eval()
+
+
+def _spread(layer: nn.Module) -> None:
+    """Draws scale, shift and moving statistics of a layer that has such."""
+    if not isinstance(layer._buffers.get("running_mean"), torch.Tensor):
+        return
+    with torch.no_grad():
+        for name, tensor in (*layer._parameters.items(), *layer._buffers.items()):
+            if tensor is not None and tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5) if name in ("weight", "running_var") else tensor.normal_()
 
 
 def _forward_of(sketch: Sketch, functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -61,22 +78,28 @@ def _forward_of(sketch: Sketch, functions: Mapping[str, Callable[..., Any]]) -> 
 
 
 def _function_of(step: Step) -> Callable[..., Any]:
-    """A function that calls the first spelling of an operation on values alone."""
+    """A function that calls an operation in one spelling, on values and with the arguments of the step."""
     operation = OPERATIONS.get(step.operation or "")
-    if operation is not None and operation.functions:
-        dotted, text = next(iter(operation.functions.items()))
-        function = resolve(dotted)
-        parameters = parse_signature(text)
-        if parameters[0].name == "tensors":  # along the channels, where there is a choice
-            further = {"dim": 1} if any(parameter.name == "dim" for parameter in parameters) else {}
-            return lambda *values: function(list(values), **further)
-        if any(parameter.name == "training" for parameter in parameters):
-            return lambda *values: function(*values, training=False)
-        missing = [p.name for p in parameters[len(step.inputs) :] if p.required and not p.variadic]
-        if not missing:
-            return lambda *values: function(*values)
-    elif operation is not None and operation.methods:
-        return operator.methodcaller(next(iter(operation.methods)))
+    spelling = step.spelling
+    if operation is not None and not spelling:
+        spelling = next(iter(operation.functions), "") or _METHOD + next(iter(operation.methods), "")
+    keywords = dict(step.keywords)
+    if operation is not None and spelling in operation.functions:
+        function = resolve(spelling)
+        parameters = parse_signature(operation.functions[spelling])
+        names = {parameter.name for parameter in parameters}
+        if parameters[0].name == "tensors":  # along the channels, where there is a choice and none is made
+            if "dim" in names and not step.arguments:
+                keywords.setdefault("dim", 1)
+            return lambda *values: function(list(values), *step.arguments, **keywords)
+        if "training" in names:
+            keywords.setdefault("training", False)
+        given = len(step.inputs) + len(step.arguments)
+        if not any(p.required and not p.variadic and p.name not in keywords for p in parameters[given:]):
+            return lambda *values: function(*values, *step.arguments, **keywords)
+    elif operation is not None and spelling.removeprefix(_METHOD) in operation.methods:
+        method = spelling.removeprefix(_METHOD)
+        return lambda first, *values: getattr(first, method)(*values, *step.arguments, **keywords)
     raise Diagnostic(
         "RW106",
         f"`{step.name}` cannot be a call of `{step.operation}` on {len(step.inputs)} values alone",
