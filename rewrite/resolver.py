@@ -377,6 +377,9 @@ class _Resolver:
         rows = self.rows(selector, None)
         if scope.single:
             scope.rows["self"] = rows
+        elif isinstance(line, syntax.Replace):
+            each = [lookup.rows(unit.base for unit in link.alternatives) for link in selector.links]
+            rows = [row for rows in each for row in rows] if all(each) else []
         selector = replace(selector, where=scope.where(line.selector.where))
         if isinstance(line, syntax.Wrap) and not scope.single:
             help_text = "wrap a captured one: `match A as a -> B: wrap a with F()`"
