@@ -77,7 +77,7 @@ def test_version(run):
 
 def test_an_unknown_command(run):
     assert run("plam") == (2, "", "rewrite: unknown command 'plam'; did you mean `plan`?\n")
-    assert run("x")[2] == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `show`\n"
+    assert run("x")[2] == "rewrite: unknown command 'x'; there are `apply`, `plan`, `check`, `test`, `show`\n"
 
 
 @pytest.mark.parametrize(

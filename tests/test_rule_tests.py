@@ -222,7 +222,7 @@ DROP = "after ReLU: insert Dropout(0.1)"
         (DROP, "x -> nn.ReLU as r -> a, r -> Sigmoid -> b", "x -> ReLU -> Dropout as d -> a, d -> Sigmoid -> b"),
         (DROP, "x -> ReLU -> add as s -> y, z -> s", "z -> add as s -> y, x -> ReLU -> Dropout -> s"),
         (DROP, "x -> ReLU -> sub as s -> y, z -> s", "x -> ReLU -> Dropout -> sub as s -> y, z -> s"),
-        (DROP, "x -> ReLU as r, r -> cat as c, x -> c, r -> c", "x -> ReLU -> Dropout as d -> cat as c, x -> c, d -> c"),
+        (DROP, "x -> ReLU as r, r -> cat as c, x -> c", "x -> ReLU -> Dropout -> cat as c, x -> c"),
         (DROP, "x -> ReLU -> add as s -> y, x -> s", "a -> add as s -> y, a -> ReLU -> Dropout -> s"),
         (DROP, "h -> ReLU -> y, x -> Linear(2, 3) -> h", "x -> Linear -> ReLU -> Dropout -> y"),
         ("remove Dropout", "x -> Dropout(0.5) -> y", "x -> y"),
