@@ -109,8 +109,12 @@ test bn "before the relu":
         +return relu_1""")
     diagnostic = result.as_diagnostic()
     assert diagnostic is not None
-    assert diagnostic.code == "RW322"
-    assert diagnostic.message == 'test of `bn` "before the relu": wrong'
+    assert diagnostic.render().splitlines()[:4] == [
+        'error[RW322]: test of `bn` "before the relu": wrong',
+        "  --> <rules>:9:1",
+        '9 | test bn "before the relu":',
+        "  | ^^^^^^^^^^^^^^^^^^^^^^^^^ the rule changed the model, and it is not what is wanted",
+    ]
 
 
 def test_wrong_tells_which_part_matched_nothing() -> None:
