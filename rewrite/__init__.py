@@ -8,7 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would cost the command line its start
 
 if TYPE_CHECKING:
-    from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, plan_rules
+    from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, get_taps, plan_rules
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
@@ -30,6 +30,7 @@ __all__ = [
     "check_rules",
     "explain_rules",
     "get_report",
+    "get_taps",
     "plan_rules",
     "run_rule_tests",
 ]

@@ -272,8 +272,8 @@ class Application:
     def _as_object(self, node: Node) -> object:
         return self.backend.find(self.current, node.layer.path) if node.layer is not None else node
 
-    def _trial(self, layers: Sequence[Any], shape: tuple[int, ...]) -> tuple[int, ...] | str:
-        return self.backend.trial(layers, shape, self.modules)
+    def _trial(self, layers: Sequence[Any], *shapes: tuple[int, ...]) -> tuple[int, ...] | str:
+        return self.backend.trial(layers, shapes, self.modules)
 
     def _mark(self, clause: Clause) -> str:
         """What recognises a clause that was applied before: its text and the constants it stands in."""
@@ -340,8 +340,7 @@ def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
                 f"after {repeat.most} {times} this rule still finds something to do",
                 repeat.span,
                 notes=(f"{clause.text} would change {left} next",),
-                help=f"allow more: `repeat max {min(repeat.most * 2, 100)}`; "
-                "a rule that makes what it matches never ends",
+                help=f"allow more, `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
             )
         ]
     )

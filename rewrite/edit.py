@@ -37,6 +37,11 @@ class NewLayer:
         """The name as rules write it."""
         return self.operation or self.external or ""
 
+    @property
+    def stem(self) -> str:
+        """What the new layer is called in the model, as far as that depends on itself: `seblock` for `my.SEBlock`."""
+        return self.name.rpartition(".")[2].lower()
+
     def __str__(self) -> str:
         words = [repr(value) for value in self.arguments]
         words += [f"{key}={value!r}" for key, value in self.keywords.items()]

@@ -203,6 +203,28 @@ def apply_with_report(
     return written, report
 
 
+def get_taps(model: object) -> Mapping[str, Any]:
+    """The values that the taps of a model (`tap c4 = last ReLU in "layer3.**"`) saw in its last forward pass.
+
+    Returns:
+        Name of the tap -> the tensor, with its history, so that losses can be made of it. A tap that has seen nothing
+        yet is left out.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> tapped = apply_rules(model, Rules("tap hidden = ReLU"))
+        >>> _ = tapped(torch.zeros(1, 4))
+        >>> get_taps(tapped)["hidden"].shape
+        torch.Size([1, 8])
+
+    """
+    from rewrite.backends import backend_for
+
+    return backend_for(model).taps(model)
+
+
 def get_report(model: object) -> Report | None:
     """The report of the application that made `model`; None if none did in this process."""
     try:

@@ -16,7 +16,7 @@ from rewrite.lint import lint
 from rewrite.matcher import Context, Found, Match, Matcher
 from rewrite.misses import Misses
 from rewrite.overlaps import without_overlaps
-from rewrite.pattern import Anything, Bound, Unit
+from rewrite.pattern import Anything, Bound, Kind, Unit
 from rewrite.rule import Clause
 from rewrite.selectors import scope
 
@@ -276,12 +276,15 @@ def _with_inner_layers(clause: Clause, matches: list[Match], matcher: Matcher) -
     if not matcher.layers_only(clause) or all(isinstance(u.base, Anything) for u in clause.selector.alternatives):
         return matches
     taken = {match.node.name for match in matches}
+    by_kind = all(isinstance(unit.base, Kind) for unit in clause.selector.alternatives)
     result = list(matches)
     nodes = {node.name: node for node in matcher.layer_nodes()}
     for match in matches:
         prefix = f"{match.node.name}." if match.node.name else ""
         for name, node in nodes.items():
             if name in taken or not name.startswith(prefix):
+                continue
+            if by_kind and match.node.layer is not None and scope.is_wrapped(name, match.node.layer):
                 continue
             excluded = clause.selector.excluded
             if excluded and scope.is_inside(matcher.graph, node, excluded, matcher.context.classes):

@@ -98,8 +98,9 @@ class _Resolver:
         self.equivalent: Span | None = None
         self.leaves: list[pattern.Unit] = []
         self.tests: list[syntax.Clause] = []
+        self.taps: set[str] = set()
         self.cases: list[Case] = []
-        self.selection = Selection(modules, classes, self.constants, self.report)
+        self.selection = Selection(modules, classes, self.constants, self.report, self.warnings.append)
         self.statements = Statements(modules, self.report)
 
     def report(self, problem: Diagnostic) -> None:
@@ -393,6 +394,10 @@ class _Resolver:
             case syntax.Wrap():
                 return self.statements.wrap(line, scope, subject)
             case syntax.Tap(name):
+                if name.text in self.taps:
+                    message = f"there are two taps named `{name.text}`"
+                    self.report(Diagnostic("RW109", message, name.span, help="give each tap a name of its own"))
+                self.taps.add(name.text)
                 return actions.Tap(name.text, line.span, subject)
             case syntax.Freeze(frozen, what):
                 return actions.Freeze(frozen, what, line.span, subject)

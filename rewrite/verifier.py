@@ -78,9 +78,10 @@ def _check_equivalent(
     if found.is_rounding:
         return f"equivalent: the largest difference is {found.error:.3g} on the example input, in eval mode"
     where = f" at {found.place}" if found.place else ""
+    why = found.reason or f"its outputs differ by up to {found.error:.3g}"
     raise Diagnostic(
         "RW317",
-        f"the rewritten model is not equivalent: {found.reason or f'its outputs differ by up to {found.error:.3g}'}{where}",
+        f"the rewritten model is not equivalent: {why}{where}",
         span,
         notes=(f"rounding explains {found.allowed:.3g} there; both were run in eval mode",) if not found.reason else (),
         help="drop the promise if the difference is meant",

@@ -6,7 +6,8 @@ import random
 from collections.abc import Collection, Mapping
 
 import pytest
-from test_parser import LITERAL, WORKED, mutations
+from fuzzing import mutations
+from test_parser import LITERAL, WORKED
 
 from rewrite import actions, parser, resolver
 from rewrite.errors import RuleError

@@ -140,13 +140,22 @@ class Backend(Protocol):
         ...
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
-        """Shape that new layers make of a shape, or why they do not take it."""
+        """Shape that new layers make of values of some shapes, or why they do not take them."""
         ...
 
     def find(self, model: Any, path: str) -> object:
         """The module at a path: what functions of the caller are handed for a call of it."""
+        ...
+
+    def taps(self, model: Any) -> Mapping[str, Any]:
+        """What each tap of a model has seen last, by its name.
+
+        Raises:
+            RuleError: two taps have one name (RW109).
+
+        """
         ...
 
     def size(self, model: Any) -> Size:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from rewrite.backends.backend import Difference, Example, Ran, Reading, Size, Written
@@ -17,6 +18,7 @@ from rewrite.backends.torch.comparison import compare
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
+from rewrite.backends.torch.own_layers import taps
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.scopes import Capture, Scope
@@ -134,6 +136,9 @@ class TorchBackend:
             raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
         return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None, leaves)
 
+    def taps(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        return taps(model)
+
     def find(self, model: nn.Module, path: str) -> nn.Module:
         return model.get_submodule(path)
 
@@ -153,10 +158,10 @@ class TorchBackend:
         return separate(model, given)
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
         """Runs new layers on the meta device."""
-        return trial(layers, shape, Builder(modules, 0))
+        return trial(layers, shapes, Builder(modules, 0))
 
     def size(self, model: nn.Module) -> Size:
         """Counts of a model; a parameter that is used twice counts once."""

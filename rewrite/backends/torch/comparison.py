@@ -28,7 +28,7 @@ rounding of one operation or more (2e-16, 1e-7, 1e-3, 8e-3), since errors of man
 a part near 1. Integers must be equal."""
 
 _SMALLEST = 1e-3
-"""where all numbers of an output are smaller still, this stands for its largest: they are what is left of larger ones"""
+"""stands for the largest number of an output where all are smaller still: they are what is left of larger ones"""
 
 
 def compare(model: nn.Module, written: nn.Module, example: Example) -> Difference:

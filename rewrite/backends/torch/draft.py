@@ -16,6 +16,7 @@ from rewrite.backends.torch.modules import parent_of, shallow_copy, walk
 from rewrite.backends.torch.recipes import Recipe, base_of, check_name, recipe_of
 from rewrite.backends.torch.scopes import Capture, Scope
 from rewrite.edit import NewLayer
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Layer, Node
 
 
@@ -249,7 +250,19 @@ class Draft:
         self.changed[self.mutable(scope.path)] = scope
 
     def calls_of(self, node: Node, scope: Scope) -> dict[str, fx.Node]:
-        """What makes a call in each body of its scope that makes it; without those that are gone."""
+        """What makes a call in each body of its scope that makes it.
+
+        Raises:
+            PlanError: an earlier edit of this write has taken the call away (RW320).
+
+        """
+        left = self.remaining(node, scope)
+        if not left:
+            raise _taken_away(node)
+        return left
+
+    def remaining(self, node: Node, scope: Scope) -> dict[str, fx.Node]:
+        """The same; empty where an earlier edit has taken the call away."""
         found = self.calls[scope.module].nodes[node.local]
         return {mode: call for mode, call in found.items() if call not in self.gone}
 
@@ -263,6 +276,8 @@ class Draft:
         if found is None:
             calls = [call.name for call in scope.body.graph.nodes if call.op == "call_module"]
             found = self._entries[scope.module] = dict(zip(calls, scope.module._modules, strict=True))
+        if found[node.local] not in self.module(scope.path)._modules:
+            raise _taken_away(node)
         return found[node.local]
 
     def child_name(self, node: Node, scope: Scope) -> str | None:
@@ -310,6 +325,15 @@ class Draft:
             if isinstance(module, nn.TransformerEncoder):
                 self.mutable(path).__dict__["use_nested_tensor"] = False
             path = parent_of(path)[0]
+
+
+def _taken_away(node: Node) -> RewriteError:
+    return Diagnostic(
+        "RW320",
+        f"`{node.name}` is no longer there",
+        notes=("an earlier part of the same rule has removed or replaced it",),
+        help="do that in a rule of its own, further down in the file",
+    ).error()
 
 
 def _free_name(module: nn.Module, name: str) -> str:

@@ -32,7 +32,7 @@ def _extend(draft: Draft, edit: Insert) -> None:
     module = draft.mutable(layer.path)
     place = draft.place(edit.node)
     prefix = "" if edit.operand is None else "before_"
-    names = [draft.add(layer.path, f"{prefix}{new.name.lower()}", new, place) for new in edit.layers]
+    names = [draft.add(layer.path, f"{prefix}{new.stem}", new, place) for new in edit.layers]
     recipe = recipe_of(module)
     if edit.operand is None:
         recipe = replace(recipe, after=(*recipe.after, *names))
@@ -48,11 +48,11 @@ def _insert_entry(draft: Draft, edit: Insert, scope: Scope) -> None:
     place = draft.place(edit.node)
     if edit.operand is None:
         for new in edit.layers:
-            draft.add(scope.path, f"{anchor}_{new.name.lower()}", new, place, beside=anchor, anew=True)
+            draft.add(scope.path, f"{anchor}_{new.stem}", new, place, beside=anchor, anew=True)
         return
     ahead: list[str] = []
     for new in edit.layers:
-        draft.add(scope.path, f"before_{anchor}_{new.name.lower()}", new, place, ahead=ahead, anew=True)
+        draft.add(scope.path, f"before_{anchor}_{new.stem}", new, place, ahead=ahead, anew=True)
     draft.neighbours(owner, anchor)[0][:0] = ahead
 
 
@@ -66,7 +66,7 @@ def _insert_in_graph(draft: Draft, edit: Insert, scope: Scope) -> None:
     draft.slow_path(scope.path)
     ahead: list[str] | None = None if edit.operand is None else []
     for new in edit.layers:
-        name = f"{prefix}{stem}_{new.name.lower()}"
+        name = f"{prefix}{stem}_{new.stem}"
         names.append(draft.add(scope.path, name, new, place, beside=beside, ahead=ahead))
     if ahead and beside is not None:
         draft.neighbours(draft.mutable(scope.path), beside)[0][:0] = ahead

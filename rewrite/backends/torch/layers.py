@@ -318,17 +318,20 @@ def _signature_help(new: NewLayer) -> str:
     return f"`{operation.name}({operation.signature})`" if operation is not None else ""
 
 
-def trial(layers: Sequence[NewLayer], shape: tuple[int, ...], builder: Builder) -> tuple[int, ...] | str:
-    """Shape that a chain of new layers gives for an input of `shape`; a text says why it gives none.
+def trial(layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], builder: Builder) -> tuple[int, ...] | str:
+    """Shape that a chain of new layers gives for inputs of `shapes`; a text says why it gives none.
 
     The layers live on the meta device for it: they have shapes and no numbers.
     """
     place = Place(torch.device("meta"), torch.float32, training=False)
     try:
         with builder.own_randomness(), torch.no_grad():
-            value: Any = torch.empty(shape, device="meta")
-            for new in layers:
-                value = builder.build(new, place)(value)
+            values = [torch.empty(shape, device="meta") for shape in shapes]
+            value: Any = values[0]
+            for number, new in enumerate(layers):
+                if new.wraps:
+                    return f"the shape that `{new.name}` gives is up to the layer that it wraps"
+                value = builder.build(new, place)(*([value] if number else values))
     except RewriteError:
         raise
     except Exception as problem:

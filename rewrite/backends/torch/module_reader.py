@@ -20,6 +20,10 @@ _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn"
 _PLAIN = (int, float, str, bool, type(None), torch.dtype)
 
 
+_WRAPPED = "base_layer"
+"""what adapters call the layer that they are built around: ours, and those of PEFT"""
+
+
 def _attributes(module: nn.Module, operation: Operation | None) -> dict[str, object]:
     """Constructor arguments that a module still carries; the plain attributes of a class outside the vocabulary."""
     if operation is not None:
@@ -97,6 +101,7 @@ def read_layers(
             training=module.training,
             aliases=tuple(aliases.get(path, ())),
             activation=_activation_slot(module, operation),
+            wrapped=f"{path}.{_WRAPPED}".lstrip(".") if module._modules.get(_WRAPPED) is not None else "",
             uncallable=uncallable,
             exact=operation is None or keeps_forward(cls),
         )

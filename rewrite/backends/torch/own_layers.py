@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rewrite.errors import Diagnostic
+
 
 class DropPath(nn.Module):
     """Drops whole samples of a batch in training mode, and scales the others up; in eval mode its input as it is.
@@ -169,7 +171,7 @@ def taps(model: nn.Module) -> dict[str, Tensor]:
     """What each `Tap` of a model saw last, by its name; taps that have seen nothing are left out.
 
     Raises:
-        ValueError: two taps have one name.
+        RuleError: two taps have one name (RW109).
 
     """
     found: dict[str, Tensor] = {}
@@ -178,7 +180,12 @@ def taps(model: nn.Module) -> dict[str, Tensor]:
         if not isinstance(module, Tap):
             continue
         if module.name in owners:
-            raise ValueError(f"two taps are named {module.name!r}: `{owners[module.name]}` and `{path}`")
+            raise Diagnostic(
+                "RW109",
+                f"two taps are named `{module.name}`",
+                notes=(f"they stand at `{owners[module.name]}` and `{path}`",),
+                help="give each tap a name of its own",
+            ).error()
         owners[module.name] = path
         if module.last is not None:
             found[module.name] = module.last

@@ -160,9 +160,7 @@ def _replace_call(draft: Draft, node: Node, edit: Replace, span: Span | None) ->
         else:
             found = occurrences(call)
             sources[mode] = [found[slot][1] for slot in draft.calls[scope.module].slots[node.local]]
-    names = [
-        draft.add(scope.path, f"{node.local}_{item.name.lower()}", item, place, beside=beside) for item in edit.layers
-    ]
+    names = [draft.add(scope.path, f"{node.local}_{item.stem}", item, place, beside=beside) for item in edit.layers]
     for mode, call in draft.calls_of(node, scope).items():
         graph = call.graph
         with graph.inserting_before(call):
@@ -226,7 +224,7 @@ def _erase(draft: Draft, unused: tuple[Node, ...]) -> None:
         scope = draft.scope(node)
         if scope is None or scope.kind == "list":
             continue
-        for call in draft.calls_of(node, scope).values():
+        for call in draft.remaining(node, scope).values():
             if not call.users:
                 draft.touch(scope)
                 call.graph.erase_node(call)
