@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rewrite import imports, inclusion, parser
+from rewrite import parser, syntax
 from rewrite.resolver import resolve
 from rewrite.rule import Program
 from rewrite.source import Source
@@ -312,7 +312,15 @@ def load_program(
     else:
         source = parser.read(rules)
         folder = os.path.dirname(source.name)
-    file = inclusion.expand(parser.parse(source), folder)
+    file = parser.parse(source)
+    if any(isinstance(line, syntax.Include) for line in file.lines):
+        from rewrite import inclusion
+
+        file = inclusion.expand(file, folder)
+    if not modules and not any(isinstance(line, syntax.Use) for line in file.lines):
+        return resolve(file, params=params, name=source.name, model_classes=model_classes), {}
+    from rewrite import imports  # only rules with names of Python pay for looking them up
+
     if allow_code is None:
         externals = imports.spread(modules or {}) | dict.fromkeys(imports.use_names(file)[1])
     else:

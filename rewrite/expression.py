@@ -130,6 +130,9 @@ Relate = Callable[[str, object, tuple[object, ...], Span], bool]
 CallFunction = Callable[[object, list[object], Mapping[str, object], Span], object]
 """(function, arguments, keywords, span) -> what it returns; for functions that the caller of the rules supplies"""
 
+MISSING = object()
+"""stands for a value that is in error, so that the error is not reported again"""
+
 FUNCTIONS = ("abs", "max", "min")
 """every function of the language"""
 

@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from rewrite import actions, formatter, lookup, pattern, syntax
 from rewrite import expression as nodes
 from rewrite.actions import Action
-from rewrite.cases import CaseReader
 from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
-from rewrite.expression import evaluate
-from rewrite.literals import MISSING
+from rewrite.expression import MISSING, evaluate
 from rewrite.rule import Case, Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
@@ -205,6 +203,8 @@ class _Resolver:
     def case(self, clause: syntax.Clause) -> None:
         """A test, with its rule and its models looked up."""
         self.known_rule(clause.header)
+        from rewrite.cases import CaseReader  # only a file with tests pays for reading them
+
         reader = CaseReader(self.modules, self.value, self.shape, self.report)
         found = reader.read(clause)
         if found is not None:

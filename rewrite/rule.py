@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rewrite.actions import Action
 from rewrite.errors import Diagnostic
-from rewrite.literals import Literal as GraphLiteral
 from rewrite.pattern import Selector, Unit
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.literals import Literal as GraphLiteral
 
 
 @dataclass(frozen=True)
