@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from rewrite.errors import Diagnostic
-from rewrite.expression import Attribute, Binary, Expression, Name, Unary, describe, truth
+from rewrite.expression import Attribute, Binary, Expression, Name, Unary, truth
+from rewrite.formatter import literal
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Found, Match, Matcher, Miss
 from rewrite.misses import Misses, described
@@ -159,8 +160,8 @@ def _why_false(selector: Selector, miss: Miss, matcher: Matcher) -> str:
             continue
         values = []
         for asked in _attributes(part):
-            value = describe(matcher.value(selector, miss.chosen, asked))
-            values.append(f"{_text(asked.span)} is {value.removeprefix('the number ').removeprefix('the text ')}")
+            value = matcher.value(selector, miss.chosen, asked)
+            values.append(f"{_text(asked.span)} is {literal(value)}")
         return f"`{_text(part.span)}` does not hold" + (f": {', '.join(values)}" if values else "")
     return "the `where` does not hold"
 

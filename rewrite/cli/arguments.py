@@ -103,6 +103,11 @@ def add_model_options(parser: Parser) -> None:
         help="a class of yours that the model file may hold, or a test name; its module is imported",
     )
     parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="put the model in eval mode first; builders make models in training mode, and files keep their mode",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all new weights (0); the same seed gives the same weights"
     )
 

@@ -34,6 +34,8 @@ def run_rules(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     explained = explain_rules(
         model,
         options.rules,
