@@ -12,7 +12,7 @@ from rewrite.errors import Diagnostic
 from rewrite.expression import Expression, evaluate, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
-from rewrite.pattern import Anything, Bound, Kind, Path, Selector, Unit, unit_text
+from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
@@ -356,11 +356,9 @@ class Matcher:
             operand
             for producer in relation.sources_inside(self.graph, node)
             for consumer, operand in self.graph.uses.get(producer.index, ())
-            if not consumer.composite and (producer is node or node in operand.value.carriers)
+            if not relation.is_outer(self.graph, consumer) and node in relation.producers(operand.value)
         ]
-        inside = {producer.index for producer in relation.sources_inside(self.graph, node)}
-        outputs = [v for v in self.graph.outputs if v.producer is not None and v.producer.index in inside]
-        return len(taken) + len(outputs)
+        return len(taken) + len(relation.outputs(self.graph, node))
 
     # ---- chains
 
@@ -390,25 +388,43 @@ class Matcher:
         return Search(self.graph, selector, fit, self._by_operation)
 
     def _select_chains(self, selector: Selector, found: Found) -> None:
-        matches = self.search(selector).run()
-        found.passed["base"] = len(matches)
-        kept = []
-        for chosen in matches:
-            if selector.where is not None and not self._holds(selector, chosen):
-                last = chosen.calls[max(chosen.calls)]
-                found.misses.append(Miss(last, "where", "", chosen))
-            else:
-                kept.append(chosen)
+        search = self.search(selector)
+        kept = search.run(lambda chosen: selector.where is None or self._holds(selector, chosen))
+        found.misses += [Miss(_last(chosen), "where", "", chosen) for chosen in search.failed]
+        found.passed["base"] = len(kept) + len(search.failed)
         for number, link in enumerate(selector.links):
-            picked = next((unit for unit in link.alternatives if unit.pick is not None), None)
-            if picked is not None:
-                calls = {chosen.calls[number].index: chosen.calls[number] for chosen in kept if number in chosen.calls}
-                left = {node.index for _, node in self._pick(selector, picked, sorted(calls.items()))}
-                kept = [chosen for chosen in kept if number not in chosen.calls or chosen.calls[number].index in left]
+            if any(unit.pick is not None for unit in link.alternatives):
+                kept = self._picked(selector, number, kept, found)
         found.chosen = kept
         if not kept:
             unlinked = next((n for n in self.graph.nodes if not n.linked and self._is_start(selector, n)), None)
             found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
+
+    def _picked(self, selector: Selector, number: int, matches: list[Chosen], found: Found) -> list[Chosen]:
+        """The matches whose call of one link is picked, and those in which that link is missing."""
+        calls = {chosen.calls[number].index: chosen.calls[number] for chosen in matches if number in chosen.calls}
+        units: dict[int, Unit] = {}
+        picks: dict[int, Pick] = {}
+        for unit in reversed(selector.links[number].alternatives):
+            fitting = [(index, node) for index, node in sorted(calls.items()) if self._can_be(unit, node)]
+            if unit.pick is not None:
+                picks |= {index: unit.pick for index, _ in fitting}
+                fitting = self._pick(selector, unit, fitting)
+            units |= {index: unit for index, _ in fitting}
+        kept = []
+        for chosen in matches:
+            index = chosen.calls[number].index if number in chosen.calls else -1
+            if index in units:
+                kept.append(Chosen(chosen.calls, {**chosen.units, number: units[index]}))
+            elif index < 0:
+                kept.append(chosen)
+            else:
+                why = f"`{picks[index].word}` picks another one"
+                found.misses.append(Miss(chosen.calls[number], "pick", why, chosen))
+        return kept
+
+    def _can_be(self, unit: Unit, node: Node) -> bool:
+        return not (isinstance(unit.base, Anything) and node.composite) and self.fits(unit, node)
 
     def _is_start(self, selector: Selector, node: Node) -> bool:
         return any(
@@ -535,6 +551,10 @@ def _captured(selector: Selector, chosen: Chosen, **names: Node | None) -> dict[
         if link.capture:
             found[link.capture] = chosen.calls.get(number)
     return found
+
+
+def _last(chosen: Chosen) -> Node:
+    return chosen.calls[max(chosen.calls)]
 
 
 def _is_empty(node: Node) -> bool:
