@@ -57,7 +57,7 @@ class Flow:
 
     @cached_property
     def _dominators(self) -> dict[int, int]:
-        """The last call that all ways from the inputs to a call have in common, for each call that there is a way to."""
+        """The last call that all ways from the inputs to a call have in common, where there is a way at all."""
         import networkx
 
         found: dict[int, int] = dict(networkx.immediate_dominators(self.digraph, _INPUT))
