@@ -27,7 +27,7 @@ class Flow:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._sets: dict[tuple[str, frozenset[int]], frozenset[int]] = {}
+        self._sets: dict[tuple[str, frozenset[Node]], frozenset[int]] = {}
 
     @cached_property
     def digraph(self) -> networkx.DiGraph[int]:
@@ -104,20 +104,20 @@ class Flow:
 
     def reaches(self, node: Node, targets: Iterable[Node]) -> bool:
         """Whether a value of `node` goes, through any number of calls, into one of `targets`."""
-        numbers = frozenset(target.index for target in targets)
-        found = self._sets.get(("back", numbers))
+        ends = frozenset(targets)
+        found = self._sets.get(("back", ends))
         if found is None:
-            found = self._sets["back", numbers] = self._closed("back", numbers) | numbers
+            numbers = frozenset(target.index for target in ends)
+            found = self._sets["back", ends] = self._closed("back", numbers) | numbers
         return any(index in found for index in self._passed(node))
 
     def reached_from(self, node: Node, sources: Iterable[Node]) -> bool:
         """Whether a value of one of `sources` goes, through any number of calls, into `node`."""
-        nodes = list(sources)
-        numbers = frozenset(source.index for source in nodes)
-        found = self._sets.get(("ahead", numbers))
+        ends = frozenset(sources)
+        found = self._sets.get(("ahead", ends))
         if found is None:
-            first = frozenset(index for source in nodes for index in self._passed(source))
-            found = self._sets["ahead", numbers] = self._closed("ahead", first) | first
+            first = frozenset(index for source in ends for index in self._passed(source))
+            found = self._sets["ahead", ends] = self._closed("ahead", first) | first
         return node.index in found
 
     def _closed(self, way: str, first: frozenset[int]) -> frozenset[int]:
@@ -129,23 +129,24 @@ class Flow:
 
     def dominates(self, node: Node, targets: Iterable[Node]) -> bool:
         """Whether every way from the inputs of the model to one of `targets` passes `node`."""
-        numbers = frozenset(target.index for target in targets)
+        ends = frozenset(targets)
         if relation.is_outer(self.graph, node):
-            return bool(numbers & self._cut_off(node))
-        found = self._sets.get(("dominates", numbers))
+            cut_off = self._cut_off(node)
+            return any(target.index in cut_off for target in ends)
+        found = self._sets.get(("dominates", ends))
         if found is None:
             above: set[int] = set()
-            for number in numbers:
-                upper = self._dominators.get(number)
+            for target in ends:
+                upper = self._dominators.get(target.index)
                 while upper is not None and upper not in above and upper != _INPUT:
                     above.add(upper)
                     upper = self._dominators.get(upper)
-            found = self._sets["dominates", numbers] = frozenset(above)
+            found = self._sets["dominates", ends] = frozenset(above)
         return node.index in found
 
     def _cut_off(self, node: Node) -> frozenset[int]:
         """The calls behind an outer call that nothing would reach without what is in it."""
-        found = self._sets.get(("cut", frozenset((node.index,))))
+        found = self._sets.get(("cut", frozenset((node,))))
         if found is None:
             parts = self._parts(node)
             reached = {_INPUT}
@@ -157,18 +158,15 @@ class Flow:
                         waiting.append(following)
             inside = {part.index for part in self.graph.nodes if relation.is_inside(part, node)}
             found = frozenset(self._dominators.keys() - reached - inside)
-            self._sets["cut", frozenset((node.index,))] = found
+            self._sets["cut", frozenset((node,))] = found
         return found
 
     def in_branch(self, node: Node, merges: Iterable[Node]) -> bool:
         """Whether `node` lies on a branch that ends at one of `merges`: behind the split where its ways part."""
-        numbers = frozenset(merge.index for merge in merges)
-        found = self._sets.get(("branch", numbers))
+        ends = frozenset(merges)
+        found = self._sets.get(("branch", ends))
         if found is None:
-            inside: set[int] = set()
-            for number in numbers:
-                inside |= self.region(self.graph.nodes[number])
-            found = self._sets["branch", numbers] = frozenset(inside)
+            found = self._sets["branch", ends] = frozenset().union(*(self.region(merge) for merge in ends))
         if relation.is_outer(self.graph, node):
             parts = self._parts(node)
             return bool(parts) and parts <= found

@@ -84,6 +84,8 @@ class Matcher:
     def __init__(self, graph: Graph, context: Context) -> None:
         self.graph = graph
         self.context = context
+        self._calls_of: dict[int, tuple[object, frozenset[Node]]] = {}
+        """number of a selector in a question -> that selector, and the calls that it means"""
 
     @cached_property
     def flow(self) -> Flow:
@@ -352,13 +354,8 @@ class Matcher:
 
     def uses(self, node: Node) -> int:
         """How often a value of a call is taken by other calls, and as an output of the model."""
-        taken = [
-            operand
-            for producer in relation.sources_inside(self.graph, node)
-            for consumer, operand in self.graph.uses.get(producer.index, ())
-            if not relation.is_outer(self.graph, consumer) and node in relation.producers(operand.value)
-        ]
-        return len(taken) + len(relation.outputs(self.graph, node))
+        users = [user for user, _ in self.graph.taken.get(node.index, ()) if not relation.is_outer(self.graph, user)]
+        return len(users) + len(relation.outputs(self.graph, node))
 
     # ---- chains
 
@@ -483,11 +480,34 @@ class Matcher:
             asked = node if subject is None else subject
             if not isinstance(asked, Node):
                 raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
-            return self._question(name, asked, fits, span)
+            return self._question(name, asked, fits, lambda: self._meant(units, names), span)
 
         return relate
 
-    def _question(self, name: str, node: Node, fits: Callable[[Node], bool], span: Span) -> bool:
+    def _meant(self, units: tuple[object, ...], names: Mapping[str, object]) -> frozenset[Node]:
+        """All calls that some units stand for."""
+        meant = {
+            node
+            for unit in units
+            if isinstance(unit, Unit) and isinstance(unit.base, Bound)
+            for node in [names.get(unit.base.name)]
+            if isinstance(node, Node) and self.fits(unit, node, names)
+        }
+        found = self._calls_of.get(id(units))
+        if found is None:
+            plain = [unit for unit in units if isinstance(unit, Unit) and not isinstance(unit.base, Bound)]
+            calls = frozenset(node for node in self.graph.nodes if any(self.fits(unit, node) for unit in plain))
+            found = self._calls_of[id(units)] = (units, calls)
+        return found[1] | meant if meant else found[1]
+
+    def _question(
+        self,
+        name: str,
+        node: Node,
+        fits: Callable[[Node], bool],
+        meant: Callable[[], frozenset[Node]],
+        span: Span,
+    ) -> bool:
         if node.index < 0:
             raise Diagnostic(
                 "RW009",
@@ -510,7 +530,7 @@ class Matcher:
                 return relation.has_prev(self.graph, node, fits)
             case "only_next":
                 return relation.only_next(self.graph, node, fits)
-        others = [other for other in self.graph.nodes if fits(other)]
+        others = meant()
         match name:
             case "reaches":
                 return self.flow.reaches(node, others)

@@ -253,11 +253,9 @@ class Search:
                     self._step()
                     yield producer, operand
             return
-        for producer in relation.sources_inside(self.graph, node) if node.composite else (node,):
-            for consumer, operand in self.graph.uses.get(producer.index, ()):
-                self._step()
-                if producer is node or node in operand.value.carriers:
-                    yield consumer, operand
+        for consumer, operand in self.graph.taken.get(node.index, ()):
+            self._step()
+            yield consumer, operand
 
     def _try(self, number: int, node: Node) -> Unit | str:
         key = (number, node.index)

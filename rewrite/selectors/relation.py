@@ -9,12 +9,7 @@ from rewrite.graph import Graph, Node, Value
 
 def consumers(graph: Graph, node: Node) -> list[Node]:
     """Calls that take a value of `node` directly, outer calls that only pass it on into themselves included."""
-    found: dict[int, Node] = {}
-    for producer in sources_inside(graph, node):
-        for consumer, operand in graph.uses.get(producer.index, ()):
-            if producer is node or node in operand.value.carriers:
-                found.setdefault(consumer.index, consumer)
-    return list(found.values())
+    return list(dict.fromkeys(consumer for consumer, _ in graph.taken.get(node.index, ())))
 
 
 def sources_inside(graph: Graph, node: Node) -> list[Node]:
@@ -73,15 +68,11 @@ def _fits_around(node: Node, fits: Callable[[Node], bool]) -> bool:
 def other_users(graph: Graph, source: Node, target: Node) -> Iterator[str]:
     """Who takes a value of `source` beside `target` and what is in it: names in backticks, or the model's output."""
     told: set[int] = set()
-    inside = {node.index for node in sources_inside(graph, source)} if source.composite else {source.index}
-    for number in sorted(inside):
-        for user, operand in graph.uses.get(number, ()):
-            if source.composite and source.index != number and source not in operand.value.carriers:
-                continue
-            if user is target or user.index in told or is_outer(graph, user) or is_inside(user, target):
-                continue  # the calls in an outer call are users themselves
-            told.add(user.index)
-            yield f"`{user.name}`"
+    for user, _ in graph.taken.get(source.index, ()):
+        if user is target or user.index in told or is_outer(graph, user) or is_inside(user, target):
+            continue  # the calls in an outer call are users themselves
+        told.add(user.index)
+        yield f"`{user.name}`"
     if outputs(graph, source):
         yield "the output of the model"
 
