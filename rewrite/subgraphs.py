@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from rewrite.chains import Edge, Variant, is_any, variants
 from rewrite.errors import Diagnostic, RewriteError
@@ -22,7 +23,8 @@ from rewrite.pattern import Link, Selector, Unit
 from rewrite.selectors import relation
 
 _STEPS = 200_000
-_STEPS_PER_CALL = 40
+_STEPS_PER_CALL = 10
+_STEPS_PER_MATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,12 @@ class Search:
     explaining: bool = False
     failed: list[Chosen] = field(default_factory=list)
 
+    @cached_property
+    def limit(self) -> int:
+        """How many steps the search may take."""
+        patterns = len(self.selector.links) + len(variants(self.selector))
+        return _STEPS + _STEPS_PER_CALL * len(self.graph.nodes) * patterns
+
     def run(self, holds: Callable[[Chosen], bool] = lambda chosen: True) -> list[Chosen]:
         """Every match, in order of execution.
 
@@ -94,6 +102,7 @@ class Search:
         for variant in variants(self.selector):
             here: dict[frozenset[int], Chosen] = {}
             for chosen in self._all(variant):
+                self._step(_STEPS_PER_MATCH)
                 if self._needed(chosen) in settled:
                     continue
                 key = frozenset(chosen.indexes)
@@ -232,8 +241,12 @@ class Search:
     def _joined(self, edge: Edge, calls: Mapping[int, Node]) -> str:
         """Why no value goes along an edge whose two calls are both known; empty if one does."""
         source, target = calls[edge.source], calls[edge.target]
-        self._step()
-        goes = [operand for operand in target.inputs if source in relation.producers(operand.value)]
+        taken = self.graph.taken.get(source.index, ())
+        if len(taken) < len(target.inputs):
+            goes = [operand for consumer, operand in taken if consumer is target]
+        else:
+            goes = [operand for operand in target.inputs if source in relation.producers(operand.value)]
+        self._step(min(len(taken), len(target.inputs)))
         if not goes:
             return f"no value goes from `{source.name}` to it"
         if not any(_is_at(edge, operand) for operand in goes):
@@ -264,9 +277,9 @@ class Search:
             found = self.cache[key] = self.fit(number, node)
         return found
 
-    def _step(self) -> None:
-        self.steps += 1
-        limit = _STEPS + _STEPS_PER_CALL * len(self.graph.nodes) * len(self.selector.links)
+    def _step(self, count: int = 1) -> None:
+        self.steps += count
+        limit = self.limit
         if self.steps > limit:
             raise Diagnostic(
                 "RW321",
