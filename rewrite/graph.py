@@ -169,6 +169,17 @@ class Graph:
         return {index: tuple(uses) for index, uses in found.items()}
 
     @cached_property
+    def taken(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:
+        """As `uses`, and for an outer call every (consumer, operand) whose value left through its end."""
+        found: dict[int, list[tuple[Node, Operand]]] = {}
+        for node in self.nodes:
+            for operand in node.inputs:
+                made = operand.value.producer
+                for source in (*([made] if made is not None else []), *operand.value.carriers):
+                    found.setdefault(source.index, []).append((node, operand))
+        return {index: tuple(uses) for index, uses in found.items()}
+
+    @cached_property
     def inner_outputs(self) -> Mapping[int, tuple[Value, ...]]:
         """Index of an outer call -> the values inside it that it returns, as far as anything takes them."""
         found: dict[int, dict[tuple[int, tuple[int | str, ...]], Value]] = {}

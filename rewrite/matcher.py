@@ -12,7 +12,7 @@ from rewrite.errors import Diagnostic
 from rewrite.expression import Expression, evaluate, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
-from rewrite.pattern import Anything, Bound, Kind, Path, Selector, Unit, unit_text
+from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
@@ -84,6 +84,8 @@ class Matcher:
     def __init__(self, graph: Graph, context: Context) -> None:
         self.graph = graph
         self.context = context
+        self._calls_of: dict[int, tuple[object, frozenset[Node]]] = {}
+        """number of a selector in a question -> that selector, and the calls that it means"""
 
     @cached_property
     def flow(self) -> Flow:
@@ -352,15 +354,8 @@ class Matcher:
 
     def uses(self, node: Node) -> int:
         """How often a value of a call is taken by other calls, and as an output of the model."""
-        taken = [
-            operand
-            for producer in relation.sources_inside(self.graph, node)
-            for consumer, operand in self.graph.uses.get(producer.index, ())
-            if not consumer.composite and (producer is node or node in operand.value.carriers)
-        ]
-        inside = {producer.index for producer in relation.sources_inside(self.graph, node)}
-        outputs = [v for v in self.graph.outputs if v.producer is not None and v.producer.index in inside]
-        return len(taken) + len(outputs)
+        users = [user for user, _ in self.graph.taken.get(node.index, ()) if not relation.is_outer(self.graph, user)]
+        return len(users) + len(relation.outputs(self.graph, node))
 
     # ---- chains
 
@@ -390,25 +385,43 @@ class Matcher:
         return Search(self.graph, selector, fit, self._by_operation)
 
     def _select_chains(self, selector: Selector, found: Found) -> None:
-        matches = self.search(selector).run()
-        found.passed["base"] = len(matches)
-        kept = []
-        for chosen in matches:
-            if selector.where is not None and not self._holds(selector, chosen):
-                last = chosen.calls[max(chosen.calls)]
-                found.misses.append(Miss(last, "where", "", chosen))
-            else:
-                kept.append(chosen)
+        search = self.search(selector)
+        kept = search.run(lambda chosen: selector.where is None or self._holds(selector, chosen))
+        found.misses += [Miss(_last(chosen), "where", "", chosen) for chosen in search.failed]
+        found.passed["base"] = len(kept) + len(search.failed)
         for number, link in enumerate(selector.links):
-            picked = next((unit for unit in link.alternatives if unit.pick is not None), None)
-            if picked is not None:
-                calls = {chosen.calls[number].index: chosen.calls[number] for chosen in kept if number in chosen.calls}
-                left = {node.index for _, node in self._pick(selector, picked, sorted(calls.items()))}
-                kept = [chosen for chosen in kept if number not in chosen.calls or chosen.calls[number].index in left]
+            if any(unit.pick is not None for unit in link.alternatives):
+                kept = self._picked(selector, number, kept, found)
         found.chosen = kept
         if not kept:
             unlinked = next((n for n in self.graph.nodes if not n.linked and self._is_start(selector, n)), None)
             found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
+
+    def _picked(self, selector: Selector, number: int, matches: list[Chosen], found: Found) -> list[Chosen]:
+        """The matches whose call of one link is picked, and those in which that link is missing."""
+        calls = {chosen.calls[number].index: chosen.calls[number] for chosen in matches if number in chosen.calls}
+        units: dict[int, Unit] = {}
+        picks: dict[int, Pick] = {}
+        for unit in reversed(selector.links[number].alternatives):
+            fitting = [(index, node) for index, node in sorted(calls.items()) if self._can_be(unit, node)]
+            if unit.pick is not None:
+                picks |= {index: unit.pick for index, _ in fitting}
+                fitting = self._pick(selector, unit, fitting)
+            units |= {index: unit for index, _ in fitting}
+        kept = []
+        for chosen in matches:
+            index = chosen.calls[number].index if number in chosen.calls else -1
+            if index in units:
+                kept.append(Chosen(chosen.calls, {**chosen.units, number: units[index]}))
+            elif index < 0:
+                kept.append(chosen)
+            else:
+                why = f"`{picks[index].word}` picks another one"
+                found.misses.append(Miss(chosen.calls[number], "pick", why, chosen))
+        return kept
+
+    def _can_be(self, unit: Unit, node: Node) -> bool:
+        return not (isinstance(unit.base, Anything) and node.composite) and self.fits(unit, node)
 
     def _is_start(self, selector: Selector, node: Node) -> bool:
         return any(
@@ -467,11 +480,34 @@ class Matcher:
             asked = node if subject is None else subject
             if not isinstance(asked, Node):
                 raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
-            return self._question(name, asked, fits, span)
+            return self._question(name, asked, fits, lambda: self._meant(units, names), span)
 
         return relate
 
-    def _question(self, name: str, node: Node, fits: Callable[[Node], bool], span: Span) -> bool:
+    def _meant(self, units: tuple[object, ...], names: Mapping[str, object]) -> frozenset[Node]:
+        """All calls that some units stand for."""
+        meant = {
+            node
+            for unit in units
+            if isinstance(unit, Unit) and isinstance(unit.base, Bound)
+            for node in [names.get(unit.base.name)]
+            if isinstance(node, Node) and self.fits(unit, node, names)
+        }
+        found = self._calls_of.get(id(units))
+        if found is None:
+            plain = [unit for unit in units if isinstance(unit, Unit) and not isinstance(unit.base, Bound)]
+            calls = frozenset(node for node in self.graph.nodes if any(self.fits(unit, node) for unit in plain))
+            found = self._calls_of[id(units)] = (units, calls)
+        return found[1] | meant if meant else found[1]
+
+    def _question(
+        self,
+        name: str,
+        node: Node,
+        fits: Callable[[Node], bool],
+        meant: Callable[[], frozenset[Node]],
+        span: Span,
+    ) -> bool:
         if node.index < 0:
             raise Diagnostic(
                 "RW009",
@@ -494,7 +530,7 @@ class Matcher:
                 return relation.has_prev(self.graph, node, fits)
             case "only_next":
                 return relation.only_next(self.graph, node, fits)
-        others = [other for other in self.graph.nodes if fits(other)]
+        others = meant()
         match name:
             case "reaches":
                 return self.flow.reaches(node, others)
@@ -535,6 +571,10 @@ def _captured(selector: Selector, chosen: Chosen, **names: Node | None) -> dict[
         if link.capture:
             found[link.capture] = chosen.calls.get(number)
     return found
+
+
+def _last(chosen: Chosen) -> Node:
+    return chosen.calls[max(chosen.calls)]
 
 
 def _is_empty(node: Node) -> bool:

@@ -69,7 +69,7 @@ class Replace:
         """The first call gives its place to the new layers, and the others are bypassed."""
         first, *rest = site.nodes
         for before, node in itertools.pairwise(site.nodes):
-            others = relation.other_users(desk.graph, before, node)
+            others = list(relation.other_users(desk.graph, before, node))
             if others:
                 raise Diagnostic(
                     "RW312",
