@@ -141,7 +141,7 @@ def _missed(miss: Miss, selector: Selector, matcher: Matcher) -> Missed:
         why = f"it does not lie in {_texts(scopes)}"
     elif miss.stage == "except":
         why = f"`except {_texts(selector.excluded)}` leaves it out"
-    elif miss.stage == "where" and selector.where is not None:
+    elif miss.stage == "where" and selector.where is not None and miss.chosen is not None:
         why = _why_false(selector, miss, matcher)
     path = " -> ".join(node.name for node in miss.chosen.nodes) if miss.chosen is not None else miss.node.name
     return Missed(path, miss.node.spelling, miss.stage, why)

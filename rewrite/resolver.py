@@ -471,7 +471,7 @@ class _Resolver:
             chains.append(tuple(links))
         own = tuple(self.selection.units(alternatives, "in") for alternatives in chosen.scopes)
         excluded = self.selection.units(chosen.excluded, "except")
-        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded)
+        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded, word=scope.position)
         for problem in check_chains(found, word):
             self.report(problem)
         return found
