@@ -758,8 +758,11 @@ def test_conflicts() -> None:
     rule = "replace ReLU >> ReLU with GELU"
     changed = apply(model, rule)
     assert ran(changed, image()) == ["GELU", "GELU", "ReLU"], "the first in order of execution"
-    told = [warning for warning in get_report(changed).warnings if warning.code == "RW314"]
-    assert told
+    (told,) = (warning for warning in get_report(changed).warnings if warning.code == "RW314")
+    assert told.notes == (
+        "left out: `relu_1` -> `relu_2`, because of `relu_1`",
+        "left out: `relu_3` -> `relu_`, because of `relu_3`",
+    )
     with pytest.raises(PlanError, match="RW314"):
         apply(model, rule, strict=True)
 
@@ -882,7 +885,7 @@ def test_step_budget() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             values = [x.relu()]
-            for _ in range(40):
+            for _ in range(16):
                 values.append(torch.cat(values, 1).mean(1, keepdim=True).relu())
             return values[-1]
 
@@ -978,11 +981,10 @@ def test_formatter(net: str) -> None:
 def test_did_you_mean() -> None:
     with pytest.raises(RuleError) as caught:
         check_rules(Rules("after Conv2D: insert BatchNorm2d\nafter ReLU: insert Dropuot(0.1)\n"))
-    found = [(d.code, d.span.line, d.span.column, d.help) for d in caught.value.diagnostics]
-    assert found == [
-        ("RW101", 1, 7, "did you mean `Conv2d`?"),
-        ("RW101", 2, 20, "did you mean `Dropout`, `Dropout3d` or `Dropout2d`?"),
-    ], "both at once, with their places"
+    found = [(told.code, told.span.line, told.span.column) for told in caught.value.diagnostics]
+    assert found == [("RW101", 1, 7), ("RW101", 2, 20)], "both at once, with their places"
+    meant = [told.help.partition("`")[2].partition("`")[0] for told in caught.value.diagnostics]
+    assert meant == ["Conv2d", "Dropout"]
     with pytest.raises(RuleError, match="did you mean `insert`"):
         check_rules(Rules("after ReLU: insret Dropout"))
     with pytest.raises(RewriteError, match="stem"):
