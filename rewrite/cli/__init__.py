@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "apply": "apply rules to a model and write the result",
     "plan": "show what rules would do to a model; nothing is changed",
+    "census": "apply rules to a whole zoo of models: how many places they have in each",
     "check": "check rule files, without a model",
     "test": "run the tests of rule files",
     "fmt": "bring rule files into their canonical form",
