@@ -79,18 +79,16 @@ def probe(model: nn.Module, batch: int) -> Probe:
     """The first guess that `model` runs on; it is not changed."""
     facts = _facts(model, batch)
     tried: list[tuple[str, str]] = []
-    guesses = list(itertools.islice(_guesses(model, facts), _MOST))
-    for example in guesses:
-        why = why_not_on_shapes(model, example)
+    for example in itertools.islice(_guesses(model, facts), _MOST):
+        why, needs_numbers = why_not_on_shapes(model, example)
+        if needs_numbers:
+            if facts.device.type == "meta":
+                why = f"its shapes depend on numbers, and it has none ({why})"
+            else:
+                why = why_not(model, example)
         if not why:
             return Probe(example, tuple(tried))
         tried.append((_described(example), why))
-    if facts.device.type != "meta":  # what asks for values cannot run on shapes
-        for number, example in enumerate(guesses[:8]):
-            why = why_not(model, example)
-            if not why:
-                return Probe(example, tuple(tried))
-            tried[number] = (tried[number][0], why)
     return Probe(None, tuple(tried))
 
 

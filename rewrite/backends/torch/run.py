@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 from torch.utils import _pytree as pytree
 
 from rewrite.backends.backend import Example, Ran
@@ -46,14 +51,19 @@ def run_on_shapes(model: nn.Module, example: Example) -> Ran:
     return Ran(structure, [_described(leaf) for leaf in leaves], dict(calls))
 
 
-def why_not_on_shapes(model: nn.Module, example: Example) -> str:
-    """Why a model does not run on an example, shapes only and nothing computed; empty: it does."""
+def why_not_on_shapes(model: nn.Module, example: Example) -> tuple[str, bool]:
+    """Why a model does not run on an example, and whether the reason is only that nothing is computed.
+
+    Empty: it runs on shapes.
+    """
     with _quiet():
         try:
             _on_shapes(model, example, lambda twin: None)
+        except (DynamicOutputShapeException, DataDependentOutputException, UnsupportedFakeTensorException) as problem:
+            return _first_line(problem), True
         except Exception as problem:
-            return _first_line(problem)
-    return ""
+            return _first_line(problem), False
+    return "", False
 
 
 def why_not(model: nn.Module, example: Example) -> str:
