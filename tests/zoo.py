@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from counting import Call, calls
 from torch import Tensor, nn
 
 from rewrite import RewriteError, apply_rules, get_report, probe
+from rewrite.backends import backend_for
 from rewrite.saved.builder import find_builders, make
 from rewrite.vocabulary import OPERATIONS
 
@@ -145,14 +146,49 @@ def outcomes(spec: str, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcom
 def _outcome(
     spec: str, name: str, model: nn.Module, inputs: Any, real: list[Call], runs: Counter[str], is_place: Places
 ) -> Outcome:
+    made = ("GroupNorm", "SiLU") if name in ("groupnorm.rw", "swap_activations.rw") else ()
     wanted = [call for call in real if is_place(call, model)]
+    return compared(spec, name, RULES / name, model, inputs, wanted, runs, made=made, real=real)[0]
+
+
+def compared(
+    spec: str,
+    name: str,
+    rules: Any,
+    model: nn.Module,
+    inputs: Any,
+    wanted: list[Call],
+    runs: Counter[str],
+    *,
+    made: tuple[str, ...] = (),
+    real: Sequence[Call] = (),
+) -> tuple[Outcome, nn.Module | None]:
+    """What one rule makes of a model beside the calls that are its places, and the result.
+
+    Args:
+        spec: what the model is called.
+        name: what the rules are called.
+        rules: one clause.
+        model: as it was; it is not changed.
+        inputs: what it is run on.
+        wanted: its real calls that are places of the rule.
+        runs: how often each of its modules runs.
+        made: operations of what a replacement makes; empty: calls of layers at new paths are counted.
+        real: all real calls, where `made` is given.
+
+    """
     expected = len(wanted)
     try:
-        result = apply_rules(model, RULES / name)
+        result = apply_rules(model, rules)
     except RewriteError as error:
         if error.code in ("RW301", "RW201") and not expected:
-            return Outcome(spec, name, 0, 0, 0)
-        return Outcome(spec, name, expected, 0, 0, f"{error.code}: {error.diagnostics[0].message}")
+            return Outcome(spec, name, 0, 0, 0), None
+        hidden = _opaque_of(model)
+        if error.code == "RW301" and all(not call.is_module and call.path in hidden for call in wanted):
+            why = f"functions in forwards that are not captured: {hidden[wanted[0].path]}"
+        else:
+            why = f"{error.code}: {error.diagnostics[0].message}"
+        return Outcome(spec, name, expected, 0, 0, why), None
     report = get_report(result)
     assert report is not None
     known = {path for path, _ in model.named_modules(remove_duplicate=False)}
@@ -160,17 +196,20 @@ def _outcome(
     try:
         after = calls(result, inputs)
     except Exception as error:
-        return Outcome(spec, name, expected, len(clause.sites), 0, f"the result does not run: {error}"[:200])
-    if name in ("groupnorm.rw", "swap_activations.rw"):
-        ran = sum(call.operation in ("GroupNorm", "SiLU") for call in after)
-        ran -= sum(call.operation in ("GroupNorm", "SiLU") for call in real)
+        return Outcome(spec, name, expected, len(clause.sites), 0, f"the result does not run: {error}"[:200]), result
+    if made:
+        ran = sum(call.operation in made for call in after) - sum(call.operation in made for call in real)
     else:
         ran = sum(call.is_module and call.path not in known for call in after)
     opaque = dict(report.scopes)
     reason = ""
     if not expected == len(clause.sites) == ran:
         reason = _why(wanted, clause.sites, opaque, ran, runs)
-    return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque)
+    return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque), result
+
+
+def _opaque_of(model: nn.Module) -> Mapping[str, str]:
+    return backend_for(model).read(model).graph.opaque
 
 
 def runs_of(model: nn.Module, args: Any, kwargs: Any) -> Counter[str]:
