@@ -172,7 +172,6 @@ TYPES: dict[str, Tiny] = {
     "funnel": Tiny("FunnelModel", _FUNNEL, more={"d_inner": 32}),
     "longformer": Tiny("LongformerModel", PLAIN, more={"attention_window": [4, 4]}),
     "roformer": Tiny("RoFormerModel", PLAIN, more={"embedding_size": 16}),
-    "nystromformer": Tiny("NystromformerModel", PLAIN, more={"segment_means_seq_len": 6, "num_landmarks": 2}),
     "ernie": Tiny("ErnieModel", PLAIN),
     "modernbert": Tiny("ModernBertModel", PLAIN, more={"cls_token_id": 1, "sep_token_id": 2}),
     # text, written on and on

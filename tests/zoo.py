@@ -32,7 +32,7 @@ def operand_is_value(call: Call) -> bool:
 
 EXPLAINED = (
     "functions in forwards that are not captured",
-    "a forward that is not captured calls layers in a loop",
+    "a forward that is not captured calls",
     "RW202",
     "RW206",
 )
@@ -184,7 +184,7 @@ def compared(
         if error.code in ("RW301", "RW201") and not expected:
             return Outcome(spec, name, 0, 0, 0), None
         hidden = _opaque_of(model)
-        if error.code == "RW301" and all(not call.is_module and call.path in hidden for call in wanted):
+        if error.code == "RW301" and all(_is_function(call) and call.path in hidden for call in wanted):
             why = f"functions in forwards that are not captured: {hidden[wanted[0].path]}"
         else:
             why = f"{error.code}: {error.diagnostics[0].message}"
@@ -229,9 +229,12 @@ def runs_of(model: nn.Module, args: Any, kwargs: Any) -> Counter[str]:
 
 def _why(wanted: list[Call], sites: Any, opaque: Mapping[str, str], ran: int, runs: Counter[str]) -> str:
     """Why sites and calls differ, as far as forwards that were not captured explain it."""
-    hidden = [call for call in wanted if not call.is_module and call.path in opaque]
+    hidden = [call for call in wanted if _is_function(call) and call.path in opaque]
     shown = [call for call in wanted if call not in hidden]
     one_each = sum(1 / _times(call, opaque, runs) for call in shown)
+    idle = [site for site in sites if not runs[site.path] and _is_inside(site.path, opaque)]
+    if idle and len(sites) - len(idle) == len(shown) == ran:
+        return "a forward that is not captured calls some of its layers for other inputs only"
     if abs(one_each - len(sites)) > 1e-6 or ran != len(shown):
         theirs = Counter(call.path for call in wanted)
         ours = Counter(site.path.partition("@")[0].rpartition(".")[0] for site in sites)
@@ -241,6 +244,15 @@ def _why(wanted: list[Call], sites: Any, opaque: Mapping[str, str], ran: int, ru
     if hidden:
         return f"functions in forwards that are not captured: {opaque[hidden[0].path]}"
     return "a forward that is not captured calls layers in a loop, which are one site each; every call was reached"
+
+
+def _is_function(call: Call) -> bool:
+    """Whether it is a function, or a layer that a forward makes for one call."""
+    return not call.is_module or not call.path
+
+
+def _is_inside(path: str, opaque: Mapping[str, str]) -> bool:
+    return any(path.startswith(f"{around}.") or not around for around in opaque)
 
 
 def _times(call: Call, opaque: Mapping[str, str], runs: Counter[str]) -> int:

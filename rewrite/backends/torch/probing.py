@@ -23,6 +23,8 @@ from rewrite.backends.torch.scopes import forward_signature
 
 _MOST = 40
 """guesses that are tried"""
+_MOST_COMPUTED = 4
+"""guesses that are tried with numbers where none runs on shapes"""
 _LENGTH = 8
 """of a text, in tokens"""
 _IMAGE_SIZES = (64, 224, 32, 96, 128, 28, 256, 299, 384, 448, 512)
@@ -78,17 +80,19 @@ _Maker = Callable[[_Facts], Iterator[Any]]
 def probe(model: nn.Module, batch: int) -> Probe:
     """The first guess that `model` runs on; it is not changed."""
     facts = _facts(model, batch)
+    has_numbers = facts.device.type != "meta"
     tried: list[tuple[str, str]] = []
-    for example in itertools.islice(_guesses(model, facts), _MOST):
+    guesses = list(itertools.islice(_guesses(model, facts), _MOST))
+    for example in guesses:
         why, needs_numbers = why_not_on_shapes(model, example)
         if needs_numbers:
-            if facts.device.type == "meta":
-                why = f"its shapes depend on numbers, and it has none ({why})"
-            else:
-                why = why_not(model, example)
+            why = why_not(model, example) if has_numbers else f"its shapes depend on numbers, and it has none ({why})"
         if not why:
             return Probe(example, tuple(tried))
         tried.append((_described(example), why))
+    for number, example in enumerate(guesses[:_MOST_COMPUTED] if has_numbers else ()):
+        if not why_not(model, example):  # some operations run, and do not tell the shapes that they make
+            return Probe(example, tuple(tried[:number]))
     return Probe(None, tuple(tried))
 
 
