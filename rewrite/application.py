@@ -317,6 +317,7 @@ class Application:
             output=output,
             warnings=tuple(self.warnings),
             scopes=tuple(self.first.opaque.items()) if self.first is not None else (),
+            scope_kinds=self.first.kinds if self.first is not None else {},
         )
 
 

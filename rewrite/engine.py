@@ -17,6 +17,7 @@ from rewrite.source import Source
 
 if TYPE_CHECKING:
     from rewrite.application import Application
+    from rewrite.backends.backend import Probe
     from rewrite.explaining import Explained
     from rewrite.report import Report
 
@@ -201,6 +202,32 @@ def apply_with_report(
     written, report = done
     _reports[written] = report
     return written, report
+
+
+def probe(model: object, *, batch: int = 2) -> Probe:
+    """Looks for arguments that a model takes, for common models of images, video, sound, text and vectors.
+
+    They are guessed from the names of the arguments, the sizes that the model states, and its first layers; the model
+    is tried on shapes alone, without computing anything, wherever that is possible. It is not changed.
+
+    Args:
+        model: what arguments are wanted for.
+        batch: how many samples they hold, >= 1.
+
+    Returns:
+        `inputs` is what `apply_rules(example_inputs=...)` takes, or None; `tried` is what was tried before, and why
+        the model does not take it.
+
+    Example:
+        >>> from torch import nn
+        >>> found = probe(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
+        >>> found.inputs[0][0].shape
+        torch.Size([2, 3, 64, 64])
+
+    """
+    from rewrite.backends import backend_for
+
+    return backend_for(model).probe(model, batch)
 
 
 def get_taps(model: object) -> Mapping[str, Any]:

@@ -155,6 +155,8 @@ class Graph:
     """exact types from an example input: (node index, part) -> type"""
     opaque: Mapping[str, str] = field(default_factory=dict)
     """path of each module whose forward could not be captured -> why"""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """way in which forwards are edited (`list`, `graph`, `opaque`) -> how many modules are"""
     mentioned: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """path of each such module -> the names in its forward's code, among them those of functions that it may call"""
 

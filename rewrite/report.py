@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from rewrite.errors import Diagnostic
 from rewrite.source import printable
@@ -87,6 +87,8 @@ class Report:
     warnings: tuple[Diagnostic, ...] = ()
     scopes: tuple[tuple[str, str], ...] = ()
     """(path, why) of each module whose forward could not be captured"""
+    scope_kinds: Mapping[str, int] = field(default_factory=dict)
+    """`list`, `graph`, `opaque` -> how many modules have their forward edited in that way; empty: none was read"""
 
     @property
     def sites(self) -> int:
@@ -108,6 +110,7 @@ class Report:
             "new_keys": list(self.new_keys),
             "output": self.output,
             "warnings": [warning.as_json() for warning in self.warnings],
+            "scopes": dict(self.scope_kinds),
             "opaque": [{"path": path, "reason": why} for path, why in self.scopes],
         }
 

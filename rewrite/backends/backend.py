@@ -20,6 +20,21 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """The search for arguments that a model takes."""
+
+    example: Example | None
+    """arguments that it runs on; None: none were found"""
+    tried: tuple[tuple[str, str], ...] = ()
+    """(arguments in words, why the model does not take them), in the order in which they were tried"""
+
+    @property
+    def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments as `apply_rules(example_inputs=...)` takes them."""
+        return (self.example.args, dict(self.example.kwargs)) if self.example is not None else None
+
+
+@dataclass(frozen=True)
 class Size:
     """What a model holds."""
 
@@ -169,6 +184,10 @@ class Backend(Protocol):
             SiteError: it does not run on this example (RW203).
 
         """
+        ...
+
+    def probe(self, model: Any, batch: int) -> Probe:
+        """Looks for arguments that a model takes: guessed from its signature and its layers, and tried on shapes."""
         ...
 
     def compare(self, model: Any, written: Any, example: Example) -> Difference:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewrite.backends.backend import Difference, Example, Ran, Reading, Size, Written
+from rewrite.backends.backend import Difference, Example, Probe, Ran, Reading, Size, Written
 from rewrite.backends.torch.assembly import assemble
 from rewrite.backends.torch.calls import Calls
 from rewrite.backends.torch.capture import capture
@@ -19,6 +19,7 @@ from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
 from rewrite.backends.torch.own_layers import taps
+from rewrite.backends.torch.probing import probe
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.scopes import Capture, Scope
@@ -191,6 +192,10 @@ class TorchBackend:
     def run(self, model: nn.Module, example: Example) -> Ran:
         """Runs a model on fake tensors."""
         return run_on_shapes(model, example)
+
+    def probe(self, model: nn.Module, batch: int) -> Probe:
+        """Tries what the names of its arguments and its first layers suggest."""
+        return probe(model, batch)
 
     def compare(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
         """Runs copies of both on real numbers."""

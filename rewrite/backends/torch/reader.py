@@ -6,6 +6,7 @@ import dis
 import functools
 import inspect
 import operator
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -316,14 +317,15 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     mentioned = {scope.path: _names_in(scope.module) for scope in capture.scopes.values() if scope.reason}
+    kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
     _agree_on_layers(nodes)
-    graph = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
+    graph = Graph(name, nodes, layers, outputs, opaque=opaque, kinds=kinds, mentioned=mentioned)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
         _agree_on_layers(nodes)
-        other = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
+        other = Graph(name, nodes, layers, outputs, opaque=opaque, kinds=kinds, mentioned=mentioned)
     return graph, other, calls
 
 
