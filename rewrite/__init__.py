@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it 
 if TYPE_CHECKING:
     from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, get_taps, plan_rules
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
+    from rewrite.migration import migrate
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
 
@@ -31,6 +32,7 @@ __all__ = [
     "explain_rules",
     "get_report",
     "get_taps",
+    "migrate",
     "plan_rules",
     "run_rule_tests",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
         ("Diagnostic", "PlanError", "RewriteError", "RuleError", "SafetyError", "SiteError"), "rewrite.errors"
     ),
     "Report": "rewrite.report",
+    "migrate": "rewrite.migration",
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
 }
 """name -> the module that has it, where that is not `rewrite.engine`"""

@@ -17,7 +17,7 @@ from rewrite.backends.torch.capture import capture
 from rewrite.backends.torch.comparison import compare
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
-from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
+from rewrite.backends.torch.modules import all_paths, find_wrapper, memory_of, separate, walk
 from rewrite.backends.torch.own_layers import taps
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
@@ -169,6 +169,7 @@ class TorchBackend:
         keys: list[str] = []
         numbers: dict[nn.Parameter, tuple[int, bool]] = {}
         by_key: dict[str, tuple[int, tuple[int, ...], bool]] = {}
+        memory: dict[str, object] = {}
         inside: set[nn.Module] = set()
         for path, module in walk(model):
             prefix = f"{path}." if path else ""
@@ -178,15 +179,18 @@ class TorchBackend:
                     size, learns = parameter.numel(), parameter.requires_grad
                     numbers[parameter] = (size, learns)
                     by_key[prefix + name] = (size, tuple(parameter.shape), learns)
+                    memory[prefix + name] = memory_of(parameter)
             for name, buffer in module._buffers.items():
                 if buffer is not None and name not in module._non_persistent_buffers_set:
                     keys.append(prefix + name)
+                    memory[prefix + name] = memory_of(buffer)
             if is_leaf(module) and module not in inside:
                 layers += 1
                 if module._modules:
                     inside.update(module.modules())  # an attention layer's projections are parts of it
         parameters = sum(number for number, _ in numbers.values())
-        return Size(layers, parameters, sum(n for n, learns in numbers.values() if learns), tuple(keys), by_key)
+        trainable = sum(number for number, learns in numbers.values() if learns)
+        return Size(layers, parameters, trainable, tuple(keys), by_key, memory)
 
     def run(self, model: nn.Module, example: Example) -> Ran:
         """Runs a model on fake tensors."""

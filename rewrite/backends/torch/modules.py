@@ -81,6 +81,15 @@ def same_storage(parameter: nn.Parameter, learns: bool) -> nn.Parameter:
     return twin
 
 
+def memory_of(tensor: torch.Tensor) -> object:
+    """What recognises the numbers of a tensor, on the meta device too; equal for a second tensor over them."""
+    try:
+        storage = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # a sparse tensor, or one of a class with storage of its own
+        return id(tensor)
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
 def parent_of(path: str) -> tuple[str, str]:
     """`a.b.c` -> (`a.b`, `c`)."""
     head, _, name = path.rpartition(".")
