@@ -17,7 +17,7 @@ from rewrite.backends.torch.capture import capture
 from rewrite.backends.torch.comparison import compare
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
-from rewrite.backends.torch.modules import all_paths, find_wrapper, memory_of, separate, walk
+from rewrite.backends.torch.modules import all_paths, find_lazy, find_wrapper, memory_of, separate, walk
 from rewrite.backends.torch.own_layers import taps
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
@@ -126,7 +126,8 @@ class TorchBackend:
         """A reading; forwards are captured on demand.
 
         Raises:
-            SafetyError: a part of the model is compiled, scripted, traced or wrapped (RW504).
+            SafetyError: a part of the model is compiled, scripted, traced or wrapped or still
+                without weights (RW504).
 
         """
         wrapper = find_wrapper(model) if before is None else None
@@ -134,6 +135,15 @@ class TorchBackend:
             path, kind, remedy = wrapper
             where = f"`{path}` is" if path else "the model is"
             raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
+        lazy = find_lazy(model) if before is None else None
+        if lazy is not None:
+            who = f"`{lazy}` ({type(model.get_submodule(lazy)).__name__})"
+            raise Diagnostic(
+                "RW504",
+                f"the weights of {who} have no shape yet",
+                notes=("a lazy layer makes them at its first call, and that call would reach the given model as well",),
+                help="call the model once on an example input, then apply the rules",
+            ).error()
         return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None, leaves)
 
     def taps(self, model: nn.Module) -> Mapping[str, torch.Tensor]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.utils import parametrize
 
 _OWNED = {
     "_parameters",
@@ -88,6 +90,16 @@ def memory_of(tensor: torch.Tensor) -> object:
     except (NotImplementedError, RuntimeError):  # a sparse tensor, or one of a class with storage of its own
         return id(tensor)
     return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def computed_tensor(module: nn.Module) -> str | None:
+    """Name of a tensor that a layer computes from other parameters: parametrized, normed the old way, or pruned."""
+    if parametrize.is_parametrized(module):
+        return str(next(iter(module._modules["parametrizations"]._modules)))  # type: ignore[union-attr]
+    for name, value in module.__dict__.items():
+        if isinstance(value, torch.Tensor) and ({f"{name}_orig", f"{name}_v"} & module._parameters.keys()):
+            return name
+    return None
 
 
 def parent_of(path: str) -> tuple[str, str]:
@@ -183,6 +195,15 @@ def find_wrapper(model: nn.Module) -> tuple[str, str, str] | None:
         found = _wrapper_class(cls)
         if found is not None:
             return (path, *found)
+    return None
+
+
+def find_lazy(model: nn.Module) -> str | None:
+    """Path of the first module whose weights have no shape before its first call; None: all have."""
+    for path, module in walk(model):
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+            return path
     return None
 
 
