@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 _OWNED = {
@@ -202,7 +202,7 @@ def find_lazy(model: nn.Module) -> str | None:
     """Path of the first module whose weights have no shape before its first call; None: all have."""
     for path, module in walk(model):
         tensors = (*module._parameters.values(), *module._buffers.values())
-        if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+        if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
             return path
     return None
 
