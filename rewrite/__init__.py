@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         probe,
     )
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
+    from rewrite.migration import migrate
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
 
@@ -43,6 +44,7 @@ __all__ = [
     "explain_rules",
     "get_report",
     "get_taps",
+    "migrate",
     "plan_rules",
     "probe",
     "run_rule_tests",
@@ -54,6 +56,7 @@ _HOMES = {
     ),
     "Probe": "rewrite.backends.backend",
     "Report": "rewrite.report",
+    "migrate": "rewrite.migration",
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
 }
 """name -> the module that has it, where that is not `rewrite.engine`"""

@@ -9,12 +9,14 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+from rewrite import edit
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
 from rewrite.errors import Diagnostic, PlanError, RewriteError
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
+from rewrite.migration import compose, moved_keys
 from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
@@ -78,6 +80,8 @@ class Application:
         self.warnings: list[Diagnostic] = list(program.warnings)
         self.questions: list[Diagnostic] = []
         self.new_layers: list[str] = []
+        self.moved: dict[str, str] = {}
+        """key of the model as it was given -> the key under which its tensor is by now"""
         self.edits = 0
         """how many changes were made"""
         self.operations = 0
@@ -200,6 +204,9 @@ class Application:
         self.warnings += made.warnings
         self.questions += made.shape_changes
         self.marks.append(mark)
+        if any(isinstance(change, edit.Replace | edit.Move) for change in made.edits):
+            moved = moved_keys(self.backend.size(self.current), self.backend.size(written.model))
+            self.moved = compose(self.moved, moved)
         self.current = written.model
         self.reading = self.backend.read(
             self.current, example=self.example, name=self.name, before=self.reading, leaves=self.leaves
@@ -298,6 +305,9 @@ class Application:
         if self.first is not None:
             calls = sum(not node.composite for node in self.first.nodes)
         old, new = set(before.keys), set(after.keys)
+        moved = {key: self.moved[key] for key in before.keys if self.moved.get(key) in new}
+        homes = {key: after.tensors.get(moved.get(key, key)) for key in before.tensors}
+        resized = [key for key, home in homes.items() if home is not None and home[1] != before.tensors[key][1]]
         unlike = [
             key for key, row in after.tensors.items() if key not in before.tensors or before.tensors[key][1] != row[1]
         ]
@@ -314,6 +324,8 @@ class Application:
             frozen_parameters=sum(after.tensors[key][0] for key in stopped),
             removed_keys=tuple(key for key in before.keys if key not in new),
             new_keys=tuple(key for key in after.keys if key not in old),
+            moved_keys={old: key for old, key in moved.items() if old not in resized},
+            resized_keys=tuple(resized),
             output=output,
             warnings=tuple(self.warnings),
             scopes=tuple(self.first.opaque.items()) if self.first is not None else (),

@@ -82,6 +82,10 @@ class Report:
     removed_keys: tuple[str, ...] = ()
     """keys of the state_dict that are gone"""
     new_keys: tuple[str, ...] = ()
+    moved_keys: Mapping[str, str] = field(default_factory=dict)
+    """old key -> new key of each tensor that has another name now; `migrate` renames a checkpoint so"""
+    resized_keys: tuple[str, ...] = ()
+    """keys under which there is a tensor of another shape now"""
     output: str = ""
     """what is known of the output: unchanged, or the promised shape"""
     warnings: tuple[Diagnostic, ...] = ()
@@ -108,6 +112,8 @@ class Report:
             "frozen_parameters": self.frozen_parameters,
             "removed_keys": list(self.removed_keys),
             "new_keys": list(self.new_keys),
+            "moved_keys": dict(self.moved_keys),
+            "resized_keys": list(self.resized_keys),
             "output": self.output,
             "warnings": [warning.as_json() for warning in self.warnings],
             "scopes": dict(self.scope_kinds),
@@ -184,7 +190,10 @@ def _keys_text(report: Report) -> list[str]:
         f"new parameters: {report.new_parameters:,}",
         f"frozen parameters: {report.frozen_parameters:,}",
     ]
-    for title, keys in (("new", report.new_keys), ("removed", report.removed_keys)):
+    moved = [f"{old} -> {new}" for old, new in report.moved_keys.items()]
+    came = [key for key in report.new_keys if key not in report.moved_keys.values()]
+    went = [key for key in report.removed_keys if key not in report.moved_keys]
+    for title, keys in (("new", came), ("removed", went), ("moved", moved)):
         if keys:
             lines += [f"{title} keys of the state_dict: {len(keys)}", *_some(list(keys))]
     return lines

@@ -29,7 +29,7 @@ ROWS = (
     ("rewrite.matcher", "rewrite.resolver", "rewrite.imports", "rewrite.isomorphism"),
     ("rewrite.misses", "rewrite.overlaps", "rewrite.lint"),
     ("rewrite.explaining",),
-    ("rewrite.planner", "rewrite.verifier", "rewrite.backends"),
+    ("rewrite.planner", "rewrite.verifier", "rewrite.backends", "rewrite.migration"),
     ("rewrite.application",),
     ("rewrite.engine",),
     ("rewrite.saved",),

@@ -87,6 +87,8 @@ def test_the_json_form_is_json_and_complete():
         "frozen_parameters",
         "removed_keys",
         "new_keys",
+        "moved_keys",
+        "resized_keys",
         "output",
         "warnings",
         "scopes",

@@ -45,6 +45,8 @@ class Size:
     """of its state_dict, in order"""
     tensors: Mapping[str, tuple[int, tuple[int, ...], bool]]
     """key of each parameter -> how many numbers, shape, whether they learn"""
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    """key -> what recognises the numbers in it, equal for the same ones under another name"""
 
 
 @dataclass(frozen=True)

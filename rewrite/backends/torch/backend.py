@@ -17,7 +17,7 @@ from rewrite.backends.torch.capture import capture
 from rewrite.backends.torch.comparison import compare
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
-from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
+from rewrite.backends.torch.modules import all_paths, find_lazy, find_wrapper, memory_of, separate, walk
 from rewrite.backends.torch.own_layers import taps
 from rewrite.backends.torch.probing import probe
 from rewrite.backends.torch.reader import flatten
@@ -127,7 +127,8 @@ class TorchBackend:
         """A reading; forwards are captured on demand.
 
         Raises:
-            SafetyError: a part of the model is compiled, scripted, traced or wrapped (RW504).
+            SafetyError: a part of the model is compiled, scripted, traced or wrapped or still
+                without weights (RW504).
 
         """
         wrapper = find_wrapper(model) if before is None else None
@@ -135,6 +136,15 @@ class TorchBackend:
             path, kind, remedy = wrapper
             where = f"`{path}` is" if path else "the model is"
             raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
+        lazy = find_lazy(model) if before is None else None
+        if lazy is not None:
+            who = f"`{lazy}` ({type(model.get_submodule(lazy)).__name__})"
+            raise Diagnostic(
+                "RW504",
+                f"the weights of {who} have no shape yet",
+                notes=("a lazy layer makes them at its first call, and that call would reach the given model as well",),
+                help="call the model once on an example input, then apply the rules",
+            ).error()
         return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None, leaves)
 
     def taps(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
@@ -170,6 +180,7 @@ class TorchBackend:
         keys: list[str] = []
         numbers: dict[nn.Parameter, tuple[int, bool]] = {}
         by_key: dict[str, tuple[int, tuple[int, ...], bool]] = {}
+        memory: dict[str, object] = {}
         inside: set[nn.Module] = set()
         for path, module in walk(model):
             prefix = f"{path}." if path else ""
@@ -179,15 +190,18 @@ class TorchBackend:
                     size, learns = parameter.numel(), parameter.requires_grad
                     numbers[parameter] = (size, learns)
                     by_key[prefix + name] = (size, tuple(parameter.shape), learns)
+                    memory[prefix + name] = memory_of(parameter)
             for name, buffer in module._buffers.items():
                 if buffer is not None and name not in module._non_persistent_buffers_set:
                     keys.append(prefix + name)
+                    memory[prefix + name] = memory_of(buffer)
             if is_leaf(module) and module not in inside:
                 layers += 1
                 if module._modules:
                     inside.update(module.modules())  # an attention layer's projections are parts of it
         parameters = sum(number for number, _ in numbers.values())
-        return Size(layers, parameters, sum(n for n, learns in numbers.values() if learns), tuple(keys), by_key)
+        trainable = sum(number for number, learns in numbers.values() if learns)
+        return Size(layers, parameters, trainable, tuple(keys), by_key, memory)
 
     def run(self, model: nn.Module, example: Example) -> Ran:
         """Runs a model on fake tensors."""

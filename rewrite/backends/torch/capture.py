@@ -60,6 +60,7 @@ from rewrite.backends.torch.watching import (
     state_of,
     state_of_all,
 )
+from rewrite.backends.torch.weight_reads import read_children
 
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
@@ -146,7 +147,18 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         for module in self.reached:
             if module in self.scopes:
                 self.scopes[module].reached = True
+        self._note_reads()
         return self._of_the_given()
+
+    def _note_reads(self) -> None:
+        """Finds the layers that a forward which was not captured reads and never calls."""
+        for module, scope in self.scopes.items():
+            if not scope.reason:
+                continue
+            for name in read_children(self.originals.get(module, module)):
+                child = module._modules[name]
+                if child is not None and len(self.paths[child]) == 1 and self._is_leaf(child):
+                    self.read_only.setdefault(self.paths[child][0], scope.path)
 
     def _stand_in(self) -> None:
         """Copies the module tree: strangers' forwards run on the copy, and what they set or hook is set there."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewrite.backends.torch.modules import copy_tree, shallow_copy
+from rewrite.backends.torch.modules import computed_tensor, copy_tree, shallow_copy
 from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.spellings import resolve
 from rewrite.edit import Initialiser, NewLayer
@@ -141,6 +141,15 @@ class Builder:
         """Draws the module's own parameters anew, in place; the module must own them alone by now."""
         self.seed_for(name)
         if initialiser is None:
+            computed = computed_tensor(module)
+            if computed is not None:
+                raise Diagnostic(
+                    "RW320",
+                    f"`{path}` ({base_of(type(module)).__name__}) computes its {computed} from other parameters",
+                    span,
+                    notes=("its `reset_parameters` draws what is computed, not what it is computed from",),
+                    help="name an initialiser, `reset ... with normal(std=0.02)`, or remove the norm or the mask",
+                ).error()
             own = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if own is None:
                 who = f"`{path}`" if path else "the model"

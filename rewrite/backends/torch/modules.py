@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 _OWNED = {
     "_parameters",
@@ -79,6 +81,25 @@ def same_storage(parameter: nn.Parameter, learns: bool) -> nn.Parameter:
     twin: nn.Parameter = torch.Tensor._make_subclass(type(parameter), parameter.detach(), learns)
     twin.__dict__.update(parameter.__dict__)
     return twin
+
+
+def memory_of(tensor: torch.Tensor) -> object:
+    """What recognises the numbers of a tensor, on the meta device too; equal for a second tensor over them."""
+    try:
+        storage = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # a sparse tensor, or one of a class with storage of its own
+        return id(tensor)
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def computed_tensor(module: nn.Module) -> str | None:
+    """Name of a tensor that a layer computes from other parameters: parametrized, normed the old way, or pruned."""
+    if parametrize.is_parametrized(module):
+        return str(next(iter(module._modules["parametrizations"]._modules)))  # type: ignore[union-attr]
+    for name, value in module.__dict__.items():
+        if isinstance(value, torch.Tensor) and ({f"{name}_orig", f"{name}_v"} & module._parameters.keys()):
+            return name
+    return None
 
 
 def parent_of(path: str) -> tuple[str, str]:
@@ -174,6 +195,15 @@ def find_wrapper(model: nn.Module) -> tuple[str, str, str] | None:
         found = _wrapper_class(cls)
         if found is not None:
             return (path, *found)
+    return None
+
+
+def find_lazy(model: nn.Module) -> str | None:
+    """Path of the first module whose weights have no shape before its first call; None: all have."""
+    for path, module in walk(model):
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        if any(tensor is not None and is_lazy(tensor) for tensor in tensors):
+            return path
     return None
 
 

@@ -1,0 +1,78 @@
+"""Layers whose weights a forward reads without calling them, found in its code: for forwards that are not captured.
+
+A captured forward shows what it reads. For any other one the code of its class is looked through: where every mention
+of a child is of the form `self.fc.weight`, nothing calls the child, and what is put around its call would never run.
+"""
+
+from __future__ import annotations
+
+import dis
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+_ANY_CHILD = frozenset(
+    ["children", "named_children", "modules", "named_modules", "_modules", "get_submodule", "apply", "__dict__"]
+)
+"""names by which code reaches children that it does not mention"""
+
+
+def read_children(module: nn.Module) -> set[str]:
+    """Names of the children whose parameters the module's own code reads, and which it mentions in no other way."""
+    reads: set[str] = set()
+    others: set[str] = set()
+    cls: Any = type(module)
+    for base in cls.__mro__:
+        if base is nn.Module:
+            break
+        for function in base.__dict__.values():
+            accessor = getattr(function, "fget", None) or getattr(function, "func", function)
+            plain = getattr(accessor, "__wrapped__", accessor)
+            if not isinstance(plain, types.FunctionType) or plain.__name__ == "__init__":
+                continue
+            for code in _codes(plain.__code__):
+                if not _look_through(code, plain.__code__, module, reads, others):
+                    return set()
+    return reads - others
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function, and of the functions in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _look_through(
+    code: types.CodeType, function: types.CodeType, module: nn.Module, reads: set[str], others: set[str]
+) -> bool:
+    """Sorts the children that a piece of code mentions; False: it may reach any child."""
+    if not function.co_argcount:
+        return True
+    own = function.co_varnames[0]
+    if not _ANY_CHILD.isdisjoint(code.co_names):
+        return False
+    others.update(constant for constant in code.co_consts if isinstance(constant, str))
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("EXTENDED_ARG", "CACHE")]
+    for place, step in enumerate(steps):
+        if not step.opname.startswith(("LOAD_FAST", "LOAD_DEREF")):
+            continue
+        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        if own not in names:
+            continue
+        following = steps[place + 1 : place + 3]
+        if names[-1] != own or names.count(own) > 1 or not following or not _is_attribute(following[0]):
+            return False  # handed on as a whole
+        child = module._modules.get(following[0].argval)
+        if child is None:
+            continue
+        is_read = len(following) > 1 and _is_attribute(following[1]) and following[1].argval in child._parameters
+        (reads if is_read else others).add(following[0].argval)
+    return True
+
+
+def _is_attribute(step: dis.Instruction) -> bool:
+    return step.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR")
