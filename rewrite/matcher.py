@@ -9,7 +9,7 @@ from functools import cached_property
 
 from rewrite import globs
 from rewrite.errors import Diagnostic
-from rewrite.expression import Expression, evaluate, truth
+from rewrite.expression import SELECTED, Expression, evaluate, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
 from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
@@ -477,9 +477,10 @@ class Matcher:
 
             if name == "is":
                 return isinstance(subject, Node) and fits(subject)
-            asked = node if subject is None else subject
+            asked = node if subject is SELECTED else subject
             if not isinstance(asked, Node):
-                raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
+                what = "a call that is missing" if subject is None else "what is no call"
+                raise Diagnostic("RW106", f"`{name}` is asked of {what}", span).error()
             return self._question(name, asked, fits, lambda: self._meant(units, names), span)
 
         return relate
