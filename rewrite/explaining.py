@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from rewrite.errors import Diagnostic
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.expression import Attribute, Binary, Expression, Name, Unary, describe, truth
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Found, Match, Matcher, Miss
@@ -159,8 +160,9 @@ def _why_false(selector: Selector, miss: Miss, matcher: Matcher) -> str:
             continue
         values = []
         for asked in _attributes(part):
-            value = describe(matcher.value(selector, miss.chosen, asked))
-            values.append(f"{_text(asked.span)} is {value.removeprefix('the number ').removeprefix('the text ')}")
+            with contextlib.suppress(RewriteError):  # a part that was not reached may ask for what is not there
+                value = describe(matcher.value(selector, miss.chosen, asked))
+                values.append(f"{_text(asked.span)} is {value.removeprefix('the number ').removeprefix('the text ')}")
         return f"`{_text(part.span)}` does not hold" + (f": {', '.join(values)}" if values else "")
     return "the `where` does not hold"
 

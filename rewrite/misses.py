@@ -90,6 +90,8 @@ class Misses:
         failed = found.failures("where").total()
         if failed:
             notes.append(f"{failed} {'match fails' if failed == 1 else 'matches fail'} the `where`")
+        elif found.failures("between"):
+            notes += found.failures("between")
         else:
             notes += self.nearest_chains(clause)[:3]
         if found.unlinked:
@@ -224,10 +226,9 @@ class Misses:
                 continue
             seen.add(operation.name)
             every = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
-            chosen = self._that_pass(selector, every)
             named: Counter[str] = Counter()
             others: Counter[str] = Counter()
-            for node in chosen:
+            for node in self._that_pass(selector, unit, every):
                 by = next((u for u in selector.alternatives if self.matcher.explain_base(u, node) is None), None)
                 (others if by is None else named)[node.spelling if by is None else unit_text(by)] += 1
             if not named or not others:
@@ -245,18 +246,36 @@ class Misses:
             )
         return found
 
-    def _that_pass(self, selector: Selector, unit: Unit) -> list[Node]:
-        """The calls that one unit would choose in the place of the alternatives, as far as its tests can be asked."""
+    def _that_pass(self, selector: Selector, unit: Unit, every: Unit) -> list[Node]:
+        """The calls that `every` would choose in the place of a unit, as far as its tests can be asked."""
+        if not selector.is_single:
+            return self._in_chains(selector, unit, every)
         chosen = []
         for node in self.graph.nodes:
             try:
                 if self.matcher.select(
-                    replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]
+                    replace(selector, chains=((replace(selector.links[0], alternatives=(every,)),),)), [node]
                 ).chosen:
                     chosen.append(node)
             except RewriteError:  # the condition asks what only the named spelling has
                 continue
         return chosen
+
+    def _in_chains(self, selector: Selector, unit: Unit, every: Unit) -> list[Node]:
+        """The calls that stand for one link in the matches that there would be with `every` in the place of a unit."""
+        number = next(n for n, link in enumerate(selector.links) if any(other is unit for other in link.alternatives))
+        chains = tuple(
+            tuple(
+                replace(link, alternatives=tuple(every if other is unit else other for other in link.alternatives))
+                for link in chain
+            )
+            for chain in selector.chains
+        )
+        try:
+            found = self.matcher.select(replace(selector, chains=chains), ())
+        except RewriteError:  # as above, or the search takes too long
+            return []
+        return list(dict.fromkeys(chosen.calls[number] for chosen in found.chosen if number in chosen.calls))
 
     def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
         """A warning for each opaque forward whose code names a function that the selector may mean."""
@@ -296,17 +315,23 @@ class Misses:
 
 def described(selector: Selector, stuck: Stuck) -> str:
     """How far a chain came from one start, and why no further, on one line."""
-    way = " -> ".join(f"`{stuck.calls[number].name}`" for number in sorted(stuck.calls))
-    link = selector.links[stuck.link]
-    wanted = " | ".join(unit_text(unit) for unit in link.alternatives)
+    between = " -> " if len(selector.chains) == 1 else ", "
+    way = between.join(f"`{stuck.calls[number].name}`" for number in sorted(stuck.calls))
+    fit = f"{way} {'fits' if len(stuck.calls) == 1 or between == ' -> ' else 'fit'}"
+    wanted = " | ".join(unit_text(unit) for unit in selector.links[stuck.link].alternatives)
+    known = stuck.calls[stuck.known]
     if not stuck.why:
-        return f"{way} fits, and no value leads on to {wanted}"
+        if not known.linked:
+            return f"{fit}, and what stands beside `{known.name}` is not known"
+        if stuck.ahead:
+            return f"{fit}, and no call takes the value of `{known.name}`, so there is no {wanted}"
+        return f"{fit}, and `{known.name}` takes no value of a call, so there is no {wanted}"
     reasons = [
         f"`{node.name}`: {why}" if f"`{node.name}`" not in why else why
         for node, why in zip(stuck.tried, stuck.why, strict=True)
     ]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    return f"{way} fits, then {wanted} does not: {'; '.join(reasons[:3])}{more}"
+    return f"{fit}, then {wanted} does not: {'; '.join(reasons[:3])}{more}"
 
 
 def _spelled_operation(unit: Unit) -> Operation | None:
