@@ -443,7 +443,7 @@ class Matcher:
         return kept
 
     def _is_start(self, selector: Selector, node: Node) -> bool:
-        return any(
+        return self.is_in_scope(selector, node) and any(
             self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
         )
 

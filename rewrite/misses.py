@@ -10,7 +10,7 @@ from dataclasses import replace
 from rewrite.errors import Diagnostic, RewriteError, nearest
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Found, Matcher
-from rewrite.pattern import Kind, Path, Selector, Unit, unit_text
+from rewrite.pattern import Kind, Link, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import scope
 from rewrite.subgraphs import Stuck
@@ -105,6 +105,12 @@ class Misses:
         help_text = self._nearest_kind_help(absent)
         help_text = help_text or "`expect any matches` allows zero; `rewrite explain` shows how far each beginning came"
         return Diagnostic("RW301", message, selector.span, "", tuple(notes), help_text)
+
+    def _is_there(self, link: Link) -> bool:
+        """Whether any call is of the kind of a link."""
+        return bool(link.joins) or any(
+            self.matcher.explain_base(unit, node) is None for unit in link.alternatives for node in self.graph.nodes
+        )
 
     def of_each_link(self, selector: Selector) -> list[str]:
         """How many calls are of the kind of each link, and how many of these in its scope."""
@@ -301,7 +307,7 @@ class Misses:
         return list(dict.fromkeys(chosen.calls[number] for chosen in found.chosen if number in chosen.calls))
 
     def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
-        """A warning for each opaque forward whose code names a function, or makes a call, that the selector may mean."""
+        """A warning for each opaque forward with functions, or calls that cannot be followed, that may be meant."""
         names = {name for unit in selector.alternatives for name in _function_names(unit)}
         found = self.unlinked_calls(selector)
         for where, mentioned in self.graph.mentioned.items():

@@ -118,7 +118,9 @@ CASES = {
     "chain_optional": Case(ResNet, "match Conv2d -> BatchNorm2d? -> ReLU as r: remove r"),
     "chain_optional_ends": Case(Mixed, "match Conv2d -> BatchNorm2d? -> Dropout? -> ReLU as r: remove r"),
     "chain_scope": Case(ResNet, 'match Conv2d -> BatchNorm2d as b in "layer1.1" except "**.project": remove b'),
-    "chain_where": Case(ResNet, "match Conv2d as c -> BatchNorm2d as b where c.kernel_size == 1 and b.eps < 1: remove b"),
+    "chain_where": Case(
+        ResNet, "match Conv2d as c -> BatchNorm2d as b where c.kernel_size == 1 and b.eps < 1: remove b"
+    ),
     "chain_where_missing": Case(
         Mixed, "match Conv2d -> BatchNorm2d? as b -> GELU as g where not (b is BatchNorm2d and b.eps < 1): remove g"
     ),
