@@ -129,7 +129,7 @@ CASES = {
     "chain_join": Case(ResNet, "match any as x -> Conv2d -> BatchNorm2d -> add as s, x -> s: tap t = s"),
     "chain_attribute": Case(ResNet, "match Conv2d[kernel_size==1] -> BatchNorm2d[eps==1] as b: remove b"),
     "chain_spelling": Case(ResNet, "match nn.BatchNorm2d -> nn.ReLU as r: remove r"),
-}  # fmt: skip
+}
 
 NOTHING = {
     "chain": Case(ResNet, "match Conv2d -> ReLU as r: remove r"),
