@@ -34,7 +34,12 @@ bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules time
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.chains
+	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.patterns
+
+.PHONY: docs
+docs: $(VENV)/.installed-demo ## Write docs/diagnostics.md and docs/vocabulary.md from the code
+	$(BIN)/python -m docs.generate
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind

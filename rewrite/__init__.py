@@ -8,9 +8,10 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would cost the command line its start
 
 if TYPE_CHECKING:
-    from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, plan_rules
+    from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, get_taps, plan_rules
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
     from rewrite.report import Report
+    from rewrite.tester import RuleTestResult, run_rule_tests
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "Report",
     "RewriteError",
     "RuleError",
+    "RuleTestResult",
     "Rules",
     "SafetyError",
     "SiteError",
@@ -28,10 +30,19 @@ __all__ = [
     "check_rules",
     "explain_rules",
     "get_report",
+    "get_taps",
     "plan_rules",
+    "run_rule_tests",
 ]
 
-_ERRORS = ("Diagnostic", "PlanError", "RewriteError", "RuleError", "SafetyError", "SiteError")
+_HOMES = {
+    **dict.fromkeys(
+        ("Diagnostic", "PlanError", "RewriteError", "RuleError", "SafetyError", "SiteError"), "rewrite.errors"
+    ),
+    "Report": "rewrite.report",
+    **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
+}
+"""name -> the module that has it, where that is not `rewrite.engine`"""
 
 
 def __getattr__(name: str) -> object:
@@ -39,8 +50,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    home = "rewrite.errors" if name in _ERRORS else "rewrite.report" if name == "Report" else "rewrite.engine"
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "rewrite.engine")), name)
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,8 @@ from rewrite.matcher import Context, Matcher
 from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
-from rewrite.rule import Clause, Count, Program, Repeat
+from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
+from rewrite.source import Span
 from rewrite.verifier import verify
 
 _ONCE = ("Insert", "Replace", "Remove", "Reset", "Wrap", "Fold", "Move", "Tap")
@@ -38,6 +39,7 @@ class Application:
         name: what reports call the model.
         count_calls: whether the report tells the number of calls even where no rule is about calls.
         strict: whether matches in each other's way are an error.
+        lenient: whether a `leaf` may name nothing.
 
     """
 
@@ -53,6 +55,7 @@ class Application:
         name: str,
         count_calls: bool,
         strict: bool = False,
+        lenient: bool = False,
     ) -> None:
         self.backend = backend
         self.model = model
@@ -65,7 +68,7 @@ class Application:
         classes = {key: backend.dotted_name(cls) for key, cls in modules.items()}
         self.context = Context(program.constants, classes, modules, self._as_object)
         self.current = model
-        self.leaves = self._leaves()
+        self.leaves = self._leaves(lenient)
         self.reading = backend.read(model, example=example, name=name, leaves=self.leaves)
         self.first: Graph | None = self.reading.graph if count_calls else None
         """the calls of the model as it was given, if they were read"""
@@ -75,6 +78,8 @@ class Application:
         self.warnings: list[Diagnostic] = list(program.warnings)
         self.questions: list[Diagnostic] = []
         self.new_layers: list[str] = []
+        self.edits = 0
+        """how many changes were made"""
         self.operations = 0
         """by how many calls one forward pass has grown"""
 
@@ -85,6 +90,19 @@ class Application:
             PlanError, SiteError, RuleError: nothing is changed then.
 
         """
+        self.carry_out()
+        report = self.report(self.verify(self.program.output, self.program.equivalent))
+        if self.current is self.model:
+            return self.model, report
+        return self.backend.separate(self.current, self.model), report
+
+    def carry_out(self) -> None:
+        """Applies all clauses; `current` is the changed model then, and `reading` what it is.
+
+        Raises:
+            PlanError, SiteError, RuleError: a clause does not fit the model.
+
+        """
         for repeat, clauses in itertools.groupby(self.program.clauses, key=lambda clause: clause.repeat):
             if repeat is None:
                 for clause in clauses:
@@ -93,22 +111,26 @@ class Application:
                 self._repeat(repeat, list(clauses))
         if self.current is not self.model:
             self.backend.set_history(self.current, tuple(dict.fromkeys((*self.done, *self.marks))))
-        output = verify(
+
+    def verify(self, promise: OutputPromise | None, equivalent: Span | None) -> str:
+        """Holds what was made against what is promised of it; what is known of the output, in words.
+
+        Raises:
+            PlanError, SiteError: a promise is broken, or cannot be held against anything.
+
+        """
+        return verify(
             self.backend,
             self.model,
             self.current,
             self.reading,
             example=self.example,
-            promise=self.program.output,
+            promise=promise,
             open_questions=self.questions,
             new_layers=self.new_layers,
-            equivalent=self.program.equivalent,
+            equivalent=equivalent,
             preserved=all(clause.preserves for clause in self.program.clauses),
         )
-        report = self._report(output)
-        if self.current is self.model:
-            return self.model, report
-        return self.backend.separate(self.current, self.model), report
 
     def explain(self) -> Explained:
         """What each clause matches, and why it matches no more."""
@@ -169,6 +191,7 @@ class Application:
                 self.clauses.append(_clause_report(made, {}))
             return
         written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
+        self.edits += len(made.edits)
         self.clauses.append(_clause_report(made, written.names))
         for number, sites in made.named.items():
             if any((site.whole or site) in made.sites for site in sites):
@@ -224,15 +247,20 @@ class Application:
             return ()
         return (f"before the earlier rules of this file, {len(matches)} matched: they have taken these away",)
 
-    def _leaves(self) -> frozenset[str]:
-        """Paths of the modules that `leaf` names."""
+    def _leaves(self, lenient: bool) -> frozenset[str]:
+        """Paths of the modules that `leaf` names.
+
+        Raises:
+            PlanError: one names nothing (RW301), and `lenient` is not set.
+
+        """
         if not self.program.leaves:
             return frozenset()
         matcher = Matcher(self.backend.read(self.model, name=self.name).layers, self.context)
         found: set[str] = set()
         for unit in self.program.leaves:
             paths = [node.name for node in matcher.layer_nodes() if node.name and matcher.fits(unit, node)]
-            if not paths:
+            if not paths and not lenient:
                 what = unit_text(unit)
                 message = f"`leaf {what}` names nothing in {self.name}"
                 raise Diagnostic(
@@ -244,8 +272,8 @@ class Application:
     def _as_object(self, node: Node) -> object:
         return self.backend.find(self.current, node.layer.path) if node.layer is not None else node
 
-    def _trial(self, layers: Sequence[Any], shape: tuple[int, ...]) -> tuple[int, ...] | str:
-        return self.backend.trial(layers, shape, self.modules)
+    def _trial(self, layers: Sequence[Any], *shapes: tuple[int, ...]) -> tuple[int, ...] | str:
+        return self.backend.trial(layers, shapes, self.modules)
 
     def _mark(self, clause: Clause) -> str:
         """What recognises a clause that was applied before: its text and the constants it stands in."""
@@ -263,7 +291,8 @@ class Application:
             )
         )
 
-    def _report(self, output: str) -> Report:
+    def report(self, output: str) -> Report:
+        """What was done; `output` is what is known of the output, in words."""
         before, after = self.backend.size(self.model), self.backend.size(self.current)
         calls = None
         if self.first is not None:
@@ -311,7 +340,7 @@ def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
                 f"after {repeat.most} {times} this rule still finds something to do",
                 repeat.span,
                 notes=(f"{clause.text} would change {left} next",),
-                help=f"allow more: `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
+                help=f"allow more, `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
             )
         ]
     )

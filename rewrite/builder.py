@@ -15,6 +15,8 @@ from rewrite import expression, syntax
 from rewrite.errors import Diagnostic
 from rewrite.source import Source, Span
 
+MOST_ERRORS = 100  # of one file; the rest would not be read anyway
+
 _LONGEST_NUMBER = 18  # digits of an integer; fits 64 bits and keeps `int()` away from absurd work
 _ESCAPES = {"\\": "\\", '"': '"', "'": "'", "n": "\n", "t": "\t"}
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
@@ -54,7 +56,8 @@ class Builder:
         return syntax.Word(str(token), self.token_span(token))
 
     def wrong(self, code: str, message: str, span: Span, label: str = "", help_text: str = "") -> None:
-        self.errors.append(Diagnostic(code, message, span, label, help=help_text))
+        if len(self.errors) < MOST_ERRORS:
+            self.errors.append(Diagnostic(code, message, span, label, help=help_text))
 
     # ---- lines and clauses
 
@@ -366,8 +369,9 @@ class Builder:
         return expression.Relation(str(name), pattern, self.span([first, name, end]), first)
 
     def group(self, children: Children) -> expression.Expression:
-        inner: expression.Expression = replace(children[1], span=self.span(children))
-        return inner
+        inner: expression.Expression = children[1]
+        # The place of a number stays, because a file that is formatted keeps numbers as they are written.
+        return inner if isinstance(inner, expression.Literal) else replace(inner, span=self.span(children))
 
     def sequence(self, children: Children) -> expression.Sequence:
         rest = next((child for child in children if isinstance(child, list)), [])
@@ -412,7 +416,7 @@ class Builder:
     def _text(self, token: Any) -> str:
         def character(match: re.Match[str]) -> str:
             found = _ESCAPES.get(match[1])
-            if found is None:
+            if found is None and len(self.errors) < MOST_ERRORS:
                 place = self.place(token.line, token.column + 1 + match.start(), 2)
                 self.wrong("RW001", f"unknown escape `{match[0]}`", place, help_text="write `\\\\` for a backslash")
             return found or ""

@@ -37,6 +37,11 @@ class NewLayer:
         """The name as rules write it."""
         return self.operation or self.external or ""
 
+    @property
+    def stem(self) -> str:
+        """What the new layer is called in the model, as far as that depends on itself: `seblock` for `my.SEBlock`."""
+        return self.name.rpartition(".")[2].lower()
+
     def __str__(self) -> str:
         words = [repr(value) for value in self.arguments]
         words += [f"{key}={value!r}" for key, value in self.keywords.items()]
@@ -111,8 +116,9 @@ class Update:
     """A layer stays and something about it changes.
 
     Keys of `changes`: an attribute name -> its new value; `"trainable"` -> bool; `"statistics"` -> `"frozen"` or
-    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own; `"fold"` -> the `Layer` of a normalisation whose
-    scale and shift its weights take over. Keys that are attributes are prefixed `"."`.
+    `"moving"`; `"reset"` -> an `Initialiser` or None for the layer's own; `"fold"` -> the `Layer` of a normalisation
+    behind it, whose scale and shift its weights take over; `"fold_ahead"` -> the same of one in front of it. Keys that
+    are attributes are prefixed `"."`.
     """
 
     target: Layer | Node

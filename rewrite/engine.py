@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rewrite import imports, inclusion, parser
+from rewrite import parser, syntax
 from rewrite.resolver import resolve
 from rewrite.rule import Program
 from rewrite.source import Source
@@ -72,7 +72,7 @@ def check_rules(
         SafetyError: the rules want to run Python, and `allow_code` is False.
 
     """
-    return _program(rules, params, modules, allow_code)[0]
+    return load_program(rules, params, modules, allow_code)[0]
 
 
 def apply_rules(
@@ -203,6 +203,28 @@ def apply_with_report(
     return written, report
 
 
+def get_taps(model: object) -> Mapping[str, Any]:
+    """The values that the taps of a model (`tap c4 = last ReLU in "layer3.**"`) saw in its last forward pass.
+
+    Returns:
+        Name of the tap -> the tensor, with its history, so that losses can be made of it. A tap that has seen nothing
+        yet is left out.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> tapped = apply_rules(model, Rules("tap hidden = ReLU"))
+        >>> _ = tapped(torch.zeros(1, 4))
+        >>> get_taps(tapped)["hidden"].shape
+        torch.Size([1, 8])
+
+    """
+    from rewrite.backends import backend_for
+
+    return backend_for(model).taps(model)
+
+
 def get_report(model: object) -> Report | None:
     """The report of the application that made `model`; None if none did in this process."""
     try:
@@ -260,7 +282,7 @@ def _application(
     from rewrite.backends import backend_for, example_of
 
     backend = backend_for(model)
-    program, externals = _program(rules, params, modules, allow_code, backend.class_names(model))
+    program, externals = load_program(rules, params, modules, allow_code, backend.class_names(model))
     return Application(
         backend,
         model,
@@ -274,7 +296,7 @@ def _application(
     )
 
 
-def _program(
+def load_program(
     rules: str | os.PathLike[str] | Rules,
     params: Mapping[str, object] | None,
     modules: Mapping[str, object] | None,
@@ -290,7 +312,15 @@ def _program(
     else:
         source = parser.read(rules)
         folder = os.path.dirname(source.name)
-    file = inclusion.expand(parser.parse(source), folder)
+    file = parser.parse(source)
+    if any(isinstance(line, syntax.Include) for line in file.lines):
+        from rewrite import inclusion
+
+        file = inclusion.expand(file, folder)
+    if not modules and not any(isinstance(line, syntax.Use) for line in file.lines):
+        return resolve(file, params=params, name=source.name, model_classes=model_classes), {}
+    from rewrite import imports  # only rules with names of Python pay for looking them up
+
     if allow_code is None:
         externals = imports.spread(modules or {}) | dict.fromkeys(imports.use_names(file)[1])
     else:

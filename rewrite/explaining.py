@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.expression import Attribute, Binary, Expression, Name, Unary, truth
+from rewrite.formatter import literal
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Found, Match, Matcher, Miss
 from rewrite.misses import Misses, described
@@ -111,10 +112,12 @@ def explain_clause(clause: Clause, graph: Graph, matcher: Matcher) -> ExplainedC
         and not matcher.layers_only(clause)
     ]
     if clause.header == "between":
+        failed_pairs = {miss.node for miss in found.misses if miss.stage == "where" and miss.chosen is None}
         missed += [
             Missed(node.name, node.spelling, "between", _why_no_edge(node, graph))
             for node, _ in found.nodes
             if not any(match.names.get("prev") is node for match in matches)
+            and not failed_pairs.intersection(relation.consumers(graph, node))
         ]
         notes += found.failures("between")
     if found.unlinked:
@@ -152,7 +155,7 @@ def _missed(miss: Miss, selector: Selector, matcher: Matcher) -> Missed:
         why = f"it does not lie in {_texts(scopes)}"
     elif miss.stage == "except":
         why = f"`except {_texts(selector.excluded)}` leaves it out"
-    elif miss.stage == "where" and selector.where is not None:
+    elif miss.stage == "where" and selector.where is not None and miss.chosen is not None:
         why = _why_false(selector, miss, matcher)
     path = " -> ".join(node.name for node in miss.chosen.nodes) if miss.chosen is not None else miss.node.name
     return Missed(path, miss.node.spelling, miss.stage, why)
@@ -172,17 +175,9 @@ def _why_false(selector: Selector, miss: Miss, matcher: Matcher) -> str:
         values = []
         for asked in _attributes(part):
             with contextlib.suppress(RewriteError):  # a part that was not reached may ask for what is not there
-                values.append(f"{_text(asked.span)} is {_shown(matcher.value(selector, miss.chosen, asked))}")
+                values.append(f"{_text(asked.span)} is {literal(matcher.value(selector, miss.chosen, asked))}")
         return f"`{_text(part.span)}` does not hold" + (f": {', '.join(values)}" if values else "")
     return "the `where` does not hold"
-
-
-def _shown(value: object) -> str:
-    """A value as rules write it."""
-    if isinstance(value, tuple | list):
-        inner = ", ".join(map(_shown, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-    return repr(value).lower() if value is None or isinstance(value, bool) else repr(value)
 
 
 def _conjuncts(expression: Expression) -> list[Expression]:

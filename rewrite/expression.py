@@ -134,6 +134,9 @@ Relate = Callable[[str, object, tuple[object, ...], Span], bool]
 CallFunction = Callable[[object, list[object], Mapping[str, object], Span], object]
 """(function, arguments, keywords, span) -> what it returns; for functions that the caller of the rules supplies"""
 
+MISSING = object()
+"""stands for a value that is in error, so that the error is not reported again"""
+
 FUNCTIONS = ("abs", "max", "min")
 """every function of the language"""
 
@@ -154,6 +157,30 @@ _ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+
+def names_in(expression: Expression) -> set[str]:
+    """The bare words of an expression, those of functions included."""
+    match expression:
+        case Name(name):
+            return {name}
+        case Attribute(value) | Star(value) | Is(value):
+            return names_in(value)
+        case Index(value, index):
+            return names_in(value) | names_in(index)
+        case Call(function, arguments, keywords):
+            parts = (function, *arguments, *(value for _, value in keywords))
+            return set().union(*map(names_in, parts))
+        case Unary(_, operand):
+            return names_in(operand)
+        case Binary(_, left, right):
+            return names_in(left) | names_in(right)
+        case Relation(subject=subject):
+            return names_in(subject) if subject is not None else set()
+        case Sequence(_, items):
+            return set().union(*map(names_in, items))
+        case Literal():
+            return set()
 
 
 def no_attribute(value: object, name: str, span: Span) -> object:

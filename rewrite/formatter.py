@@ -161,7 +161,7 @@ def unit(alternative: syntax.Unit) -> str:
         case syntax.Anything():
             base = "any"
     tests = ", ".join(
-        test.name if test.value is None else f"{test.name} {test.operator} {value(test.value)}"
+        test.name if test.value is None else f"{test.name} {test.operator} {value(test.value, _COMPARISON + 1)}"
         for test in alternative.tests
     )
     port = "" if alternative.port is None else f"@{alternative.port.value}"

@@ -66,6 +66,8 @@ class Layer:
     """name of the child or attribute that is its activation, for a class outside the vocabulary"""
     exact: bool = True
     """computes just what its operation computes; False for a subclass with a forward of its own"""
+    wrapped: str = ""
+    """path of the child that this layer is built around (LoRA); that one is a layer of its own, not a part of this"""
     uncallable: str = ""
     """why a call of this layer cannot be extended (its weights are read without calling it); empty: it can"""
 
@@ -87,6 +89,8 @@ class Value:
     """outer calls through whose end the value left on its way to the consumer, innermost first"""
     known: bool = True
     """False: made where the forward could not be captured"""
+    input: str = ""
+    """name of the input of the model that this is; empty: it is none, or not known"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from rewrite import containment, parser, syntax
+from rewrite.builder import MOST_ERRORS
 from rewrite.errors import Diagnostic, RewriteError, RuleError
 from rewrite.layout import MOST_CHARACTERS
 from rewrite.source import Source, Span
@@ -49,7 +50,7 @@ def expand(file: syntax.File, folder: str | None) -> syntax.File:
         raise RuleError([_no_folder(line) for line in file.lines if isinstance(line, syntax.Include)])
     expansion = _Expansion(file, folder)
     if expansion.problems:
-        raise RuleError(expansion.problems[: parser.MOST_ERRORS])
+        raise RuleError(expansion.problems[:MOST_ERRORS])
     return syntax.File(file.source, tuple(expansion.lines))
 
 

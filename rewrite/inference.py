@@ -140,6 +140,9 @@ class Inference:
                         merged.unite(part, _key(operand.value))
                         if not broadcasts:
                             equal.unite(part, _key(operand.value))
+        for made, of_wrapped in self._wrapped():
+            merged.unite(made, of_wrapped)
+            equal.unite(made, of_wrapped)
         # In order of execution, so that a sum of sums is known when its parts are.
         self._axes[axis] = (equal, merged, stated)
         for node, operation in later:
@@ -171,7 +174,18 @@ class Inference:
                 parts = self._parts(node) if operation.shape is Shape.SPLIT else [out]
                 for part in parts:
                     classes.unite(part, _key(node.inputs[0].value))
+        for made, of_wrapped in self._wrapped():
+            classes.unite(made, of_wrapped)
         return classes
+
+    def _wrapped(self) -> Iterator[tuple[_Key, _Key]]:
+        """What a layer around another one makes, and what that one makes: adapters keep the shape."""
+        for node in self.graph.nodes:
+            if node.layer is None or not node.layer.wrapped or not self.graph.inner_outputs.get(node.index):
+                continue
+            inner = [call for call in self.graph.calls.get(node.layer.wrapped, ()) if call.owner is node]
+            if len(inner) == 1:
+                yield _key(self.main_output(node)), _key(self.main_output(inner[0]))
 
     def _operations(self) -> Iterator[tuple[Node, Operation]]:
         for node in self.graph.nodes:

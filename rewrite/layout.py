@@ -15,7 +15,7 @@ from rewrite.errors import Diagnostic
 from rewrite.source import Source, Span
 
 MOST_CHARACTERS = 1 << 20  # one MiB
-MOST_TOKENS = 200_000
+MOST_TOKENS = 30_000  # of a file of 3,000 rules; reading more takes seconds
 DEEPEST = 64  # brackets in brackets, blocks in blocks, operators in operators
 MOST_UNCLOSED = 20  # after so many the search for more errors ends: each one costs a walk to the end of the text
 
@@ -32,11 +32,12 @@ _CONTINUING = frozenset(
     ("where", "and", "or", "in", "except", "with", "->", ">>", "|", "{")
 )  # starts no line of its own
 _JOINING = frozenset(("and", "or", "->", ">>", ",", "|"))  # a line that ends so goes on
+_JOINING_TOKENS = frozenset(("AND", "OR", "ARROW", "SOLE", "COMMA", "BAR"))
 _PARTNER = {")": "(", "]": "[", "}": "{"}
-_PARTS = re.compile(
+PARTS = re.compile(
     r"""(?P<newline>\n)
       | (?P<space>[ \t]+|\#[^\n]*)
-      | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+      | (?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')
       | (?P<quote>["'][^\n]*)
       | (?P<open>[(\[{])
       | (?P<close>[)\]}])
@@ -45,6 +46,7 @@ _PARTS = re.compile(
       | (?P<other>.)""",
     re.VERBOSE,
 )
+"""every part of a text, however wrong: line ends, spaces and comments, strings, brackets, words, signs"""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class _Walk:
         """Walks to the end of the text; returns where to walk again because a bracket there never closed."""
         resume: tuple[int, int] | None = None
         tokens = 0
-        for match in _PARTS.finditer(self.text, start):
+        for match in PARTS.finditer(self.text, start):
             kind, offset, part = match.lastgroup, match.start(), match.group()
             if kind == "newline":
                 line += 1
@@ -237,9 +239,7 @@ class Blocks(Generic[T]):
         enclosed = 0  # depth of `(` and `[`
         for token in stream:
             if token.type == "_NL":
-                if enclosed or (
-                    self.last is not None and self.last.type in ("COMMA", "ARROW", "SOLE", "BAR", "AND", "OR")
-                ):
+                if enclosed or (self.last is not None and self.last.type in _JOINING_TOKENS):
                     continue
                 yield from self.line_end(token)
                 continue

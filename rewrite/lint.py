@@ -15,7 +15,7 @@ from rewrite.vocabulary import OPERATIONS
 
 
 def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset[str]) -> Iterator[Diagnostic]:
-    """Warnings about one clause: RW403 redundant bias, RW404 an insertion inside of an earlier one.
+    """Warnings about one clause: RW403 redundant bias, RW404 inside of an earlier insertion, RW408 untrained weights.
 
     Args:
         clause: the rule.
@@ -53,6 +53,22 @@ def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset
             notes=("the layer inserted later stands nearer to the call that both rules name",),
             help="to put it behind: select the earlier layer, or insert both in one rule",
         )
+    drawn = [layer for site in sites for chain in site.inserts for layer in chain if _is_drawn(layer)]
+    if drawn:
+        layers = "layer starts" if len(drawn) == 1 else "layers start"
+        yield Diagnostic(
+            "RW408",
+            f"{len(drawn)} new {layers} with random weights in the middle of the model",
+            inserts[0].span,
+            notes=(f"{drawn[0]}: what comes behind it was trained without it, and the outputs change",),
+            help="train them before the model is used; `LoRA` and zero weights, `reset ... with zeros`, begin gently",
+        )
+
+
+def _is_drawn(layer: NewLayer) -> bool:
+    """Whether a new layer has weights of chance that mix its inputs."""
+    row = OPERATIONS.get(layer.operation or "")
+    return row is not None and row.family in ("conv", "linear")
 
 
 def _normalised(site: Site) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rewrite import vocabulary
 from rewrite.errors import Diagnostic, nearest
-from rewrite.expression import Expression
+from rewrite.expression import Expression, Star
 from rewrite.pattern import Kind
 from rewrite.source import Span
 from rewrite.syntax import Keyword
@@ -147,8 +147,8 @@ def check_arguments(
     parameters = operation.parameters
     help_text = signature(operation)
     problems = bind(operation.name, parameters, arguments, keywords, help_text)
-    if problems or inferred:
-        return problems
+    if problems or inferred or any(isinstance(argument, Star) for argument in arguments):
+        return problems  # how many arguments a `*` gives is known when it is evaluated
     given = {parameter.name for parameter in parameters[: len(arguments)]} | {keyword.name.text for keyword in keywords}
     known = given.union(operation.reads, operation.writes, operation.defaults)
     missing = [parameter.name for parameter in parameters if parameter.required and parameter.name not in known]
@@ -169,6 +169,8 @@ def bind(
     """What is wrong with arguments against parameters: too many, unknown, given twice."""
     problems = []
     positional = [parameter.name for parameter in parameters if not parameter.keyword_only]
+    if any(isinstance(argument, Star) for argument in arguments):
+        arguments = arguments[: next(n for n, item in enumerate(arguments) if isinstance(item, Star))]
     if len(arguments) > len(positional) and not any(parameter.variadic for parameter in parameters):
         allowed = (
             f"takes {len(positional)} argument{'s' * (len(positional) != 1)} without a name"

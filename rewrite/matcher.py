@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from rewrite import globs
 from rewrite.errors import Diagnostic
-from rewrite.expression import SELECTED, Expression, evaluate, truth
+from rewrite.expression import SELECTED, Expression, evaluate, names_in, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
 from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
@@ -103,8 +103,10 @@ class Matcher:
 
     def sites(self, clause: Clause) -> tuple[list[Match], Found]:
         """All sites of a clause, in order of execution."""
-        found = self.select(clause.selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
         selector = clause.selector
+        if clause.second is not None and selector.where is not None and _is_about_both(selector.where, clause.second):
+            selector = replace(selector, where=None)  # asked of each pair
+        found = self.select(selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
         match clause.header:
             case "before":
                 return [match for chosen in found.chosen for match in self._before(selector, chosen)], found
@@ -206,10 +208,14 @@ class Matcher:
                 names = {**_captured(clause.selector, chosen), **_captured(clause.second, second)}
                 nodes = (*_in_order(chosen), *_in_order(second))
                 sites.append(Match(node, operand, {**names, "prev": producer, "next": node}, nodes))
+        if clause.selector.where is not None and _is_about_both(clause.selector.where, clause.second):
+            kept = [match for match in sites if self._holds_between(clause.selector.where, match)]
+            firsts.misses += [Miss(m.node, "where", "the `where` does not hold") for m in sites if m not in kept]
+            sites = kept
         # An outer call and the call inside it may both take the value: the outermost one that is named is meant.
         outermost = {match.node.index for match in sites}
         sites = [m for m in sites if not any(outer.index in outermost for outer in _owners(m.node))]
-        if not sites:
+        if not sites and not any(miss.stage == "where" and miss.chosen is None for miss in firsts.misses):
             unlinked = next((node for node, _ in (*firsts.nodes, *seconds.nodes) if not node.linked), None)
             firsts.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
             near = firsts.nodes or seconds.nodes
@@ -458,15 +464,32 @@ class Matcher:
 
     def value(self, selector: Selector, chosen: Chosen, expression: Expression) -> object:
         """The value of an expression, or a part of one, behind the `where` of a selector."""
-        node = chosen.calls[max(chosen.calls)]
-        names: dict[str, object] = {**self.context.functions, **self.context.constants}
-        names |= {"self": node, "prev": node, "next": chosen.calls[min(chosen.calls)], **_captured(selector, chosen)}
+        node = chosen.calls[min(chosen.calls) if selector.word == "before" else max(chosen.calls)]
+        names: dict[str, object] = {**self.context.functions, **self.context.constants, "self": node}
+        match selector.word:
+            case "after":
+                users = relation.leaf_consumers(self.graph, node)
+                names |= {"prev": node, "next": users[0] if len(users) == 1 else None}
+            case "before":
+                port = chosen.units[min(chosen.calls)].port
+                taken = [o for o in node.inputs if port in (None, o.name, o.number)]
+                names |= {"next": node, "prev": taken[0].value.producer if len(taken) == 1 else None}
+            case "between":
+                names["prev"] = node
+        names |= _captured(selector, chosen)
         return evaluate(expression, names, self.read, self._relate(node, names), self.call)
+
+    def _holds_between(self, where: Expression, match: Match) -> bool:
+        """Whether a condition about both ends of an edge holds for one."""
+        names = {**self.context.functions, **self.context.constants, **match.names}
+        producer = match.names["prev"]
+        assert producer is not None, "an edge has two ends"
+        return truth(evaluate(where, names, self.read, self._relate(producer, names), self.call), where.span)
 
     def read(self, value: object, name: str, span: Span) -> object:
         """`value.name` in an expression, where value is a call."""
         if not isinstance(value, Node):
-            what = "a call that is missing" if value is None else repr(value)
+            what = "a call that is not there, or not alone," if value is None else repr(value)
             raise Diagnostic("RW102", f"{what} has no attribute `{name}`", span).error()
         return attribute.read(value, name, span, self.uses)
 
@@ -574,6 +597,11 @@ class Matcher:
             if not where:
                 return "the forward around it could not be captured"
             where = where.rpartition(".")[0]
+
+
+def _is_about_both(where: Expression, second: Selector) -> bool:
+    """Whether the condition of a `between` asks about its second call too."""
+    return bool(names_in(where) & {"next", *(link.capture for link in second.links if link.capture)})
 
 
 def _match(node: Node, operand: Operand | None, names: Mapping[str, Node | None], chosen: Chosen) -> Match:

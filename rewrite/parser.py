@@ -14,17 +14,17 @@ from typing import Any
 import lark
 import lark.lexer
 
+from rewrite.builder import MOST_ERRORS as MOST_ERRORS
 from rewrite.builder import Builder
 from rewrite.errors import Diagnostic, RuleError, nearest
 from rewrite.expression import Expression
+from rewrite.hints import CHARACTERS, Slip, hint
 from rewrite.layout import DEEPEST, MOST_CHARACTERS, Blocks, Chunk, LayoutError, LimitError, over_limit, split
 from rewrite.source import Source, Span
 from rewrite.syntax import File, Line
 
 VERSION = 1
 """the language version that this parser reads"""
-
-MOST_ERRORS = 100  # of one file; the rest would not be read anyway
 
 _HERE = os.path.dirname(__file__)
 _GRAMMARS = (os.path.join(_HERE, "grammar", "rewrite.lark"), os.path.join(_HERE, "..", "grammar", "rewrite.lark"))
@@ -117,6 +117,16 @@ def read(path: str | os.PathLike[str]) -> Source:
         raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {why}", help="check the path")]) from None
     except ValueError as error:  # a NUL in the path
         raise RuleError([Diagnostic("RW010", f"cannot read `{name}`: {error}", help="check the path")]) from None
+    return decode(name, data)
+
+
+def decode(name: str, data: bytes) -> Source:
+    """The text of a rule file that was read elsewhere; of a longer one, one byte more than it may have is enough.
+
+    Raises:
+        RuleError: it is too large or not UTF-8 text (RW010, RW012).
+
+    """
     if len(data) > MOST_CHARACTERS:
         raise RuleError([over_limit("RW012", f"`{name}` has more than {MOST_CHARACTERS} bytes", None).diagnostic])
     try:
@@ -165,9 +175,8 @@ def _check_characters(source: Source) -> None:
     """Refuses text that is no text."""
     offset = source.text.find("\0")
     if offset >= 0:
-        line = source.text.count("\n", 0, offset) + 1
-        column = offset - source.text.rfind("\n", 0, offset)
-        span = Span(source, line, column)
+        before = Source("", source.text[:offset]).lines
+        span = Span(source, len(before), len(before[-1]) + 1)
         raise RuleError([Diagnostic("RW010", "the text holds a NUL character", span, help="is it a binary file?")])
 
 
@@ -300,10 +309,16 @@ def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnos
     accepted = frozenset(state.accepts())
     if isinstance(error, lark.exceptions.UnexpectedCharacters):
         place = builder.place(error.line, error.column)
-        return Diagnostic("RW001", f"unexpected character `{error.char}`", place, f"expected {in_words(accepted)}")
+        return Diagnostic(
+            "RW001",
+            f"unexpected character `{error.char}`",
+            place,
+            f"expected {in_words(accepted)}",
+            help=CHARACTERS.get(error.char, ""),
+        )
     assert isinstance(error, lark.exceptions.UnexpectedToken)
     stack: list[Any] = state.parser_state.value_stack
-    before = {getattr(part, "type", "") for part in stack}
+    before = frozenset(getattr(part, "type", "") for part in stack)
     previous = getattr(stack[-1], "type", "") if stack else ""
     token, kind, text = error.token, error.token.type, str(error.token)
     place = builder.place(token.line, token.column, len(text))
@@ -334,7 +349,7 @@ def _explain(error: lark.exceptions.UnexpectedInput, parser: _Parser) -> Diagnos
         f"unexpected {shown}",
         place,
         f"expected {in_words(accepted)}",
-        help=_hint(kind, text, accepted, before, previous),
+        help=hint(Slip(kind, text, accepted, before, previous, kind in _STATEMENT, kind in _CLAUSE)),
     )
 
 
@@ -345,40 +360,11 @@ def _unknown_keyword(word: str, place: Span, line_start: bool) -> Diagnostic:
     known = sorted(_STATEMENT | (_CLAUSE if line_start else frozenset()))
     close = nearest(word, [WORDS[kind].strip("`") for kind in known], 1)
     help_text = f"did you mean `{close[0]}`?" if close else ""
+    if word in ("if", "for", "foreach", "while", "when", "unless"):
+        help_text = "which places are meant is told by `where`: `after Conv2d where prev.out_channels > 64: ...`"
     if word in ("import", "from"):
         help_text = "Python comes in with `use`: `use my_package.layers as my`"
     return Diagnostic("RW002", f"unknown keyword `{word}`", place, label, help=help_text)
-
-
-def _hint(kind: str, text: str, accepted: frozenset[str], before: set[str], previous: str) -> str:
-    """What to write instead, for the slips that people make most."""
-    if kind in ("EQUAL", "CMP") and "ARROW" in accepted:
-        return "an arrow is written `->`"
-    if kind in _CLAUSE:
-        return "a rule stands on a line of its own"
-    if kind in _STATEMENT and "SEMICOLON" in accepted:
-        return "put `;` or a new line between two statements"
-    if "WITH" in accepted and "REPLACE" in before:
-        return "write `replace A with B`"
-    if kind == "CMP" and "CMP" in before:
-        return "comparisons do not chain: write `1 < x and x < 4`"
-    if kind == "CMP" and "EQUAL" in accepted:
-        return "a value is set with `=`"
-    if kind == "EQUAL" and "CMP" in accepted:
-        return "two values are compared with `==`"
-    if kind in ("INT", "STAR") and previous == "DOT":
-        return 'a module path is written in quotes: "layer4.0", "features.**"'
-    if kind == "DOT" and "FLOAT" in accepted:
-        return "write the zero: `0.5`"
-    if kind == "AS" and "WHERE" in accepted:
-        return '`as` stands in front of `in` and `except`: `Conv2d as c in "features.**"`'
-    if "MATCHES" in accepted:
-        return "write `expect 3 matches`"
-    if kind == "EQUAL" and previous == "EQUAL":
-        return "a value is set with one `=`"
-    if "SET" in before and accepted == {"DOT"}:
-        return "what is set is an attribute: `set self.momentum = 0.01`"
-    return ""
 
 
 def in_words(accepted: frozenset[str]) -> str:

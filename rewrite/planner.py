@@ -10,13 +10,13 @@ from rewrite.actions import Action, Insert, Replace, Tap
 from rewrite.actions.site import Desk, Site, Trial
 from rewrite.edit import Edit
 from rewrite.errors import EXAMPLE_HELP, Diagnostic
-from rewrite.graph import Graph, Node
+from rewrite.graph import Graph, Node, Operand
 from rewrite.inference import Inference
 from rewrite.lint import lint
 from rewrite.matcher import Context, Found, Match, Matcher
 from rewrite.misses import Misses
 from rewrite.overlaps import without_overlaps
-from rewrite.pattern import Anything, Bound, Unit
+from rewrite.pattern import Anything, Bound, Kind, Unit
 from rewrite.rule import Clause
 from rewrite.selectors import scope
 
@@ -140,16 +140,23 @@ def _meant(action: Action, clause: Clause, sites: Sequence[Site], matcher: Match
     """The sites that an action is about: the matches, the calls that it names in them, or all calls of a chain."""
     subject: str | None = getattr(action, "subject", None)
     if subject is not None:
-        found = []
+        found: list[Site] = []
+        done: set[tuple[int, int | None]] = set()
         for site in sites:
             node = site.names.get(subject)
             if not isinstance(node, Node):
                 continue  # a call that may be missing, and is
+            operands: list[Operand | None] = [None]
             if isinstance(action, Insert) and action.ahead:
                 unit = Unit(Bound(subject), action.span, port=action.port)
-                found += [site.part(node, operand) for operand in matcher.ports(node, unit)]
-            else:
-                found.append(site.part(node))
+                operands = [*matcher.ports(node, unit)]
+            for operand in operands:
+                place = (node.index, None if operand is None else operand.number)
+                if place in done:  # several matches share the call, and it is changed once
+                    site.changes.append(f"`{node.name}` is changed already, by another match")
+                    continue
+                done.add(place)
+                found.append(site.part(node, operand))
         return found
     if clause.header is None and not clause.selector.is_single and not isinstance(action, Replace | Tap):
         return [site.part(node) for site in sites for node in site.nodes]
@@ -162,7 +169,7 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     named: dict[int, list[Site]] = {}
     groups: dict[tuple[str, str, int], list[Site]] = {}
     whole = (*sites, *(other[0] if other is not None else ()))
-    for site in (*whole, *(part for site in whole for part in site.parts)):
+    for site in (*whole, *(part for outer in whole for part in outer.parts)):
         stands_alone = site.whole is None and len(site.nodes) < 2
         alone = clause.header == "at" or (clause.header is None and not matcher.layers_only(clause))
         if site.inserts or (alone and stands_alone):
@@ -276,12 +283,15 @@ def _with_inner_layers(clause: Clause, matches: list[Match], matcher: Matcher) -
     if not matcher.layers_only(clause) or all(isinstance(u.base, Anything) for u in clause.selector.alternatives):
         return matches
     taken = {match.node.name for match in matches}
+    by_kind = all(isinstance(unit.base, Kind) for unit in clause.selector.alternatives)
     result = list(matches)
     nodes = {node.name: node for node in matcher.layer_nodes()}
     for match in matches:
         prefix = f"{match.node.name}." if match.node.name else ""
         for name, node in nodes.items():
             if name in taken or not name.startswith(prefix):
+                continue
+            if by_kind and match.node.layer is not None and scope.is_wrapped(name, match.node.layer):
                 continue
             excluded = clause.selector.excluded
             if excluded and scope.is_inside(matcher.graph, node, excluded, matcher.context.classes):

@@ -56,7 +56,7 @@ class ClauseReport:
     """the model had this clause applied before"""
 
     def joined(self, later: ClauseReport) -> ClauseReport:
-        """This report with the sites of a later round of the same clause."""
+        """The report with the sites of a later round of the same clause."""
         return replace(
             self,
             sites=(*self.sites, *later.sites),

@@ -14,8 +14,8 @@ from rewrite import expression as nodes
 from rewrite.actions import Action
 from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
-from rewrite.expression import evaluate
-from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
+from rewrite.expression import MISSING, evaluate
+from rewrite.rule import Case, Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
 from rewrite.source import Span
@@ -63,7 +63,7 @@ def resolve(
         resolver.output,
         resolver.equivalent,
         tuple(resolver.leaves),
-        tuple(resolver.tests),
+        tuple(resolver.cases),
         dict(resolver.constants),
         tuple(resolver.warnings),
     )
@@ -96,7 +96,9 @@ class _Resolver:
         self.equivalent: Span | None = None
         self.leaves: list[pattern.Unit] = []
         self.tests: list[syntax.Clause] = []
-        self.selection = Selection(modules, classes, self.constants, self.report)
+        self.taps: set[str] = set()
+        self.cases: list[Case] = []
+        self.selection = Selection(modules, classes, self.constants, self.report, self.warnings.append)
         self.statements = Statements(modules, self.report)
 
     def report(self, problem: Diagnostic) -> None:
@@ -123,7 +125,7 @@ class _Resolver:
             if name not in self.settable:
                 self.report(self._no_param(name))
         for test in self.tests:
-            self.known_rule(test.header)
+            self.case(test)
         if len(self.clauses) > MOST_CLAUSES:
             message = f"more than {MOST_CLAUSES:,} rules"
             self.report(Diagnostic("RW018", message, self.clauses[MOST_CLAUSES].span, help="split the file"))
@@ -148,8 +150,8 @@ class _Resolver:
                     self.rule(rule, body, block)
                 case syntax.Clause(syntax.Repeat() as repeat, body):
                     self.repeat(repeat, body, block)
-                case syntax.Clause(syntax.RuleTest(), body):
-                    self.test(line, body, block)
+                case syntax.Clause(syntax.RuleTest()):
+                    self.test(line, block)
                 case (
                     syntax.Remove() | syntax.Replace() | syntax.Wrap() | syntax.Tap() | syntax.Freeze() | syntax.Reset()
                 ):
@@ -190,35 +192,35 @@ class _Resolver:
             self.report(Diagnostic("RW018", message, header.span, help=help_text))
         self.lines(body, replace(block, repeat=Repeat(most, header.span), inside="repeat"))
 
-    def test(self, clause: syntax.Clause, body: Iterable[syntax.Line], block: _Block) -> None:
-        """`test`: kept as it is written; what may stand in it is checked here."""
+    def test(self, clause: syntax.Clause, block: _Block) -> None:
+        """`test`: read when the whole file is known."""
         if block.inside:
             help_text = "tests stand at the top level"
             message = f"`test` is not allowed in {_a(block.inside)} `{block.inside}` block"
             self.report(Diagnostic("RW009", message, clause.span, help=help_text))
-        allowed = (
-            syntax.Given
-            | syntax.Want
-            | syntax.Unchanged
-            | syntax.Model
-            | syntax.ExpectCount
-            | syntax.ExpectOutput
-            | syntax.ExpectEquivalent
-        )
-        for line in body:
-            if not isinstance(line, allowed):
-                self.misplaced(line, "test", "a test holds `given` or `model`, and `want`, `unchanged` or `expect`")
-        models = [line for line in body if isinstance(line, syntax.Given | syntax.Model)]
-        wants = [line for line in body if not isinstance(line, syntax.Given | syntax.Model)]
-        if len(models) != 1:
-            message = "a test tries its rule on one model" if models else "this test has no model"
-            span = models[1].span if models else clause.span
-            help_text = "`given x -> Conv2d(3, 8, 3) -> y`, or `model torchvision.models.resnet18()`"
-            self.report(Diagnostic("RW009", message, span, help=help_text))
-        if not wants:
-            help_text = "`want x -> ... -> y`, `unchanged`, or `expect 3 matches`"
-            self.report(Diagnostic("RW009", "this test wants nothing", clause.span, help=help_text))
         self.tests.append(clause)
+
+    def case(self, clause: syntax.Clause) -> None:
+        """A test, with its rule and its models looked up."""
+        self.known_rule(clause.header)
+        from rewrite.cases import CaseReader  # only a file with tests pays for reading them
+
+        reader = CaseReader(self.modules, self.value, self.shape, self.report)
+        found = reader.read(clause)
+        if found is not None:
+            self.cases.append(found)
+
+    def value(self, expression: nodes.Expression) -> object:
+        """The value of a constant expression; `MISSING` where it is in error, which is reported."""
+        before = len(self.errors)
+        resolved = self.selection.constant_scope().expression(expression)
+        if len(self.errors) > before:
+            return MISSING
+        try:
+            return evaluate(resolved, self.constants)
+        except RewriteError as error:
+            self.errors += error.diagnostics
+            return MISSING
 
     def known_rule(self, header: object) -> None:
         """Reports a test of a rule that is not there."""
@@ -377,6 +379,9 @@ class _Resolver:
         rows = self.rows(selector, None)
         if scope.single:
             scope.rows["self"] = rows
+        elif isinstance(line, syntax.Replace):
+            each = [lookup.rows(unit.base for unit in link.alternatives) for link in selector.links]
+            rows = [row for rows in each for row in rows] if all(each) else []
         selector = replace(selector, where=scope.where(line.selector.where))
         if isinstance(line, syntax.Wrap) and not scope.single:
             help_text = "wrap a captured one: `match A as a -> B: wrap a with F()`"
@@ -394,6 +399,10 @@ class _Resolver:
             case syntax.Wrap():
                 return self.statements.wrap(line, scope, subject)
             case syntax.Tap(name):
+                if name.text in self.taps:
+                    message = f"there are two taps named `{name.text}`"
+                    self.report(Diagnostic("RW109", message, name.span, help="give each tap a name of its own"))
+                self.taps.add(name.text)
                 return actions.Tap(name.text, line.span, subject)
             case syntax.Freeze(frozen, what):
                 return actions.Freeze(frozen, what, line.span, subject)
@@ -464,7 +473,7 @@ class _Resolver:
             chains.append(tuple(links))
         own = tuple(self.selection.units(alternatives, "in") for alternatives in chosen.scopes)
         excluded = self.selection.units(chosen.excluded, "except")
-        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded)
+        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded, word=scope.position)
         for problem in check_chains(found, word):
             self.report(problem)
         return found
@@ -484,14 +493,9 @@ class _Resolver:
         elif name in self.constants:
             message = f"the name `{name}` stands twice"
             self.report(Diagnostic("RW109", message, line.name.span, "already a constant"))
-        value: object = 1  # stands in for a value that is in error, so that the error is not reported again
-        before = len(self.errors)
-        expression = self.selection.constant_scope().expression(line.value)
-        if len(self.errors) == before:
-            try:
-                value = evaluate(expression, self.constants)
-            except RewriteError as error:
-                self.errors += error.diagnostics
+        value = self.value(line.value)
+        if value is MISSING:
+            value = 1  # stands in for it, so that the error is not reported again
         if line.settable:
             self.settable.add(name)
             if name in self.params:
@@ -521,6 +525,10 @@ class _Resolver:
         if self.output is not None:
             message = "the output is promised twice"
             self.report(Diagnostic("RW109", message, line.span, help="keep one `expect output`"))
+        self.output = self.shape(line)
+
+    def shape(self, line: syntax.ExpectOutput) -> OutputPromise:
+        """`expect output (_, 10)`."""
         items = line.shape.items if isinstance(line.shape, nodes.Sequence) else ()
         if not items:
             help_text = "write a shape such as `(_, 10)`; `_` is any size"
@@ -530,20 +538,12 @@ class _Resolver:
             shape.append(None)
             if isinstance(item, nodes.Name) and item.name == "_":
                 continue
-            before = len(self.errors)
-            expression = self.selection.constant_scope().expression(item)
-            if len(self.errors) > before:
-                continue
-            try:
-                size = evaluate(expression, self.constants)
-            except RewriteError as error:
-                self.errors += error.diagnostics
-                continue
+            size = self.value(item)
             if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
                 shape[-1] = size
-            else:
+            elif size is not MISSING:
                 self.report(Diagnostic("RW106", "a size is a whole number, or `_`", item.span))
-        self.output = OutputPromise(tuple(shape), line.span)
+        return OutputPromise(tuple(shape), line.span)
 
 
 def _a(word: str) -> str:

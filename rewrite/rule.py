@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from rewrite import syntax
 from rewrite.actions import Action
 from rewrite.errors import Diagnostic
 from rewrite.pattern import Selector, Unit
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.literals import Literal as GraphLiteral
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,34 @@ class OutputPromise:
 
 
 @dataclass(frozen=True)
+class BuiltModel:
+    """`model torchvision.models.vgg16() input (1, 3, 224, 224)`: a model that something known by name makes."""
+
+    builder: str
+    """dotted name"""
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
+    inputs: tuple[tuple[int, ...], ...] | None
+    """the sizes of its example inputs; None: none are given"""
+    span: Span
+
+
+@dataclass(frozen=True)
+class Case:
+    """One `test` block, resolved: the model that a rule is tried on, and what is to come of it."""
+
+    rule: str
+    title: str
+    span: Span
+    model: GraphLiteral | BuiltModel
+    want: GraphLiteral | None = None
+    unchanged: Span | None = None
+    count: Count | None = None
+    output: OutputPromise | None = None
+    equivalent: Span | None = None
+
+
+@dataclass(frozen=True)
 class Program:
     """One rule file, resolved."""
 
@@ -82,8 +112,8 @@ class Program:
     """where `expect equivalent` stands: the rewritten model computes the same numbers in eval mode"""
     leaves: tuple[Unit, ...] = ()
     """`leaf`: modules that are one call each, not looked into"""
-    tests: tuple[syntax.Clause, ...] = ()
-    """the `test` blocks, as they were written"""
+    tests: tuple[Case, ...] = ()
+    """the `test` blocks"""
     constants: Mapping[str, object] = field(default_factory=dict)
     """values of `param` and `let`"""
     warnings: tuple[Diagnostic, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rewrite import lookup, pattern, syntax
-from rewrite.errors import Diagnostic
+from rewrite.errors import Diagnostic, nearest
 from rewrite.scope import Scope
 from rewrite.vocabulary.operation import Operation
 
@@ -19,6 +19,7 @@ class Selection:
         classes: class names of the model, None where no model is at hand.
         constants: values of `param` and `let`, filled while the file is read.
         report: takes what is wrong.
+        warn: takes what is only odd.
 
     """
 
@@ -28,8 +29,10 @@ class Selection:
         classes: Collection[str] | None,
         constants: Mapping[str, object],
         report: Callable[[Diagnostic], None],
+        warn: Callable[[Diagnostic], None],
     ) -> None:
         self.modules, self.classes, self.constants, self.report = modules, classes, constants, report
+        self.warn = warn
 
     def constant_scope(self) -> Scope:
         """The names where nothing is selected yet: constants only."""
@@ -49,7 +52,26 @@ class Selection:
             captures: names that stand for calls here.
 
         """
-        return tuple(self.unit(alternative, place, captures) for alternative in alternatives)
+        written = list(alternatives)
+        absent = [unit for unit in written if self._is_absent(unit, captures)]
+        if 0 < len(absent) < len(written):  # a file for several models names classes that one of them does not have
+            for unit in absent:
+                name = unit.base.text if isinstance(unit.base, syntax.Dotted) else ""
+                close = nearest(name, self.classes or (), 1)
+                help_text = f"did you mean `{close[0]}`?" if close else ""
+                message = f"this model has no class `{name}`; the other alternatives are looked for"
+                self.warn(Diagnostic("RW302", message, unit.span, help=help_text))
+            written = [unit for unit in written if unit not in absent]
+        return tuple(self.unit(alternative, place, captures) for alternative in written)
+
+    def _is_absent(self, unit: syntax.Unit, captures: Collection[str]) -> bool:
+        """Whether a unit names a class that the vocabulary leaves to the model, and the model does not have it."""
+        base = unit.base
+        if self.classes is None or not isinstance(base, syntax.Dotted) or base.text in captures:
+            return False
+        if isinstance(lookup.kind(base.text, base.span, self.modules, self.classes), pattern.Kind):
+            return False
+        return isinstance(lookup.kind(base.text, base.span, self.modules, None), pattern.Kind)
 
     def unit(self, unit: syntax.Unit, place: str, captures: Collection[str] = ()) -> pattern.Unit:
         base = self.base(unit.base, captures)

@@ -92,6 +92,10 @@ class Statements:
                 inputs, stage = self._inputs(stage, scope, number)
             if isinstance(row, Diagnostic):
                 self.report(row)
+            elif isinstance(row, Operation) and row.wraps:
+                message = f"`{row.name}` is built around a layer"
+                help_text = f"`wrap X with {row.name}(...)` puts it around the layers that `X` selects"
+                self.report(Diagnostic("RW106", message, stage.span, help=help_text))
             elif isinstance(row, Operation):
                 inferred = replaced is not None and (not replaced or row in replaced)
                 for problem in lookup.check_arguments(row, stage.span, stage.arguments, stage.keywords, inferred):

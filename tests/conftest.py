@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase
 from rewrite.backends.torch import torchvision_schemas
 
 torch.set_num_threads(1)
-pytest.register_assert_rewrite("contract")
+pytest.register_assert_rewrite("contract", "doc_blocks")
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 """networks are large draws; none of these checks says that a test is wrong"""

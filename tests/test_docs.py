@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from doc_blocks import COMMENT, PAGES, ROOT, RULES, examples
+from doc_layers import LAYERS, Transformer
+from sybil import Example
 
-from rewrite import Rules, check_rules
+from rewrite import apply_rules, check_rules
+from rewrite.cli import main
 from rewrite.errors import CODES
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RULE_FILES = sorted((ROOT / "docs" / "rules").glob("*.rw"))
-BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+RULE_FILES = sorted(RULES.glob("*.rw"))
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
+COMMAND = re.compile(r"^#     rewrite ((?:plan|apply) .*)$", re.MULTILINE)
 
 
-def blocks(language: str) -> list[object]:
-    """Every fenced block of a language, named by page and line."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for match in BLOCK.finditer(text):
-            if match["language"] == language:
-                line = text.count("\n", 0, match.start()) + 2
-                found.append(pytest.param(match["text"], id=f"{page.relative_to(ROOT)}:{line}"))
-    return found
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("text", blocks("rw"))
-def test_rule_blocks_are_rules(text: str) -> None:
-    check_rules(Rules(text))
+RULE_BLOCKS = [
+    pytest.param(example, id=f"{named(page)}:{example.line}") for page in PAGES for example in examples(page, "rw")
+]
+
+
+@pytest.mark.parametrize("block", RULE_BLOCKS)
+def test_rule_blocks_hold(block: Example) -> None:
+    block.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_comments_stand_in_front_of_rules(page: Path) -> None:
+    applied = sum(example.parsed[1] is not None for example in examples(page, "rw"))
+    assert applied == len(COMMENT.findall(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page, "python")], ids=named)
+def test_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All blocks of a page in one test, since a block may use what those in front of it made."""
+    blocks = examples(page, "python")
+    if any("torchvision" in block.parsed for block in blocks):
+        pytest.importorskip("torchvision")
+    monkeypatch.chdir(ROOT)
+    for block in blocks:
+        block.evaluate()
 
 
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
 def test_rule_files_are_rules(file: Path) -> None:
+    check_rules(file, modules={"my": LAYERS})
     check_rules(file)
 
 
@@ -45,19 +63,40 @@ def test_rule_files_explain_themselves(file: Path) -> None:
     assert first.startswith("# "), "begins with a comment that says what it is for"
 
 
-@pytest.mark.parametrize("text", blocks("python"))
-def test_python_blocks_run(text: str) -> None:
-    if "torchvision" in text:
-        pytest.importorskip("torchvision")
-    exec(compile(text, "<docs>", "exec"), {"__name__": "docs"})
+COMMANDS = [
+    pytest.param(command, id=f"{file.name}: {command}")
+    for file in RULE_FILES
+    for command in COMMAND.findall(file.read_text(encoding="utf-8"))
+]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_rule_files_work(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`apply` writes to a folder of its own."""
+    pytest.importorskip("torchvision")
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    if "-o" in words:
+        place = words.index("-o") + 1
+        words[place] = str(tmp_path / words[place])
+    assert main(words) == 0
+
+
+def test_adapters_alone_learn() -> None:
+    adapted = apply_rules(Transformer(), RULES / "lora_attention.rw")
+    learning = [name.rpartition(".")[2] for name, tensor in adapted.named_parameters() if tensor.requires_grad]
+    assert learning == ["lora_A", "lora_B"] * 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
     assert not broken
 
 
 def test_every_code_is_listed() -> None:
-    listed = dict(re.findall(r"^\| (RW\d{3}) \| (.*) \|$", (ROOT / "docs" / "language.md").read_text(), re.MULTILINE))
-    assert listed == {code: row.title for code, row in CODES.items()}
+    page = ROOT / "docs" / "diagnostics.md"
+    rows = re.findall(r"^\| \[(RW\d{3})\]\S* \| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = dict(rows)
+    assert listed.keys() == CODES.keys()
+    assert all(row.title in listed[code] for code, row in CODES.items())

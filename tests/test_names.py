@@ -52,6 +52,12 @@ def model(name: str) -> nn.Module:
         ("inception_v3", 'replace ReLU in "Mixed_5b.branch1x1" with GELU', ["Mixed_5b.branch1x1.relu_gelu"]),
         ("vgg16", 'after "features.0": insert Dropout -> Dropout', ["features.0_dropout", "features.0_dropout_1"]),
         ("vgg16", 'replace "classifier.6" with Linear(out_features=1000)', []),
+        (
+            "vgg16",
+            'replace Conv2d >> ReLU in "features.{2,3}" with Conv2d -> GELU',
+            ["features.2.0", "features.2.1"],
+        ),
+        ("resnet18", 'wrap "fc" with LoRA', ["fc.base_layer", "fc.lora_dropout"]),
     ],
 )
 def test_names(name: str, rule: str, paths: list[str]) -> None:

@@ -35,6 +35,7 @@ class Case:
     rules: str
     example: Any = None
     modules: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
     use: Callable[[nn.Module], object] | None = None
     """what is done with the rewritten model, where the trouble comes then"""
 
@@ -51,6 +52,37 @@ def plain() -> nn.Module:
 def wide() -> nn.Module:
     """Three convolutions of two widths."""
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1))
+
+
+class Normalised(nn.Module):
+    """A convolution whose value two calls take, and one whose value one call takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 8, 1, bias=False)
+        self.last = nn.BatchNorm2d(8)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = self.act(self.norm(x)) + x
+        return self.act(self.last(self.second(x)))
+
+
+def normalised() -> nn.Module:
+    return Normalised().eval()
+
+
+class Star(nn.Module):
+    """Every call takes what all calls in front of it have made."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x]
+        for _ in range(40):
+            values.append(torch.cat(values))
+        return values[-1]
 
 
 class Spellings(nn.Module):
@@ -305,7 +337,47 @@ CASES: dict[str, Case] = {
     "rw320_input": Case(Mixed, "before first MultiheadAttention@value: insert Dropout(0.1)"),
     "rw320_reset": Case(OwnWeights, "reset any"),
     "rw320_name": Case(OddName, "after Linear: insert Dropout(0.1)"),
+    "rw112_giant": Case(plain, "replace last Linear with Linear(out_features=1000000000)"),
+    "rw301_chain": Case(normalised, "match Conv2d >> BatchNorm2d >> GELU as g: remove g"),
+    "rw301_chain_where": Case(normalised, "match Conv2d as c >> BatchNorm2d as b where c.groups > 1: fold b into c"),
+    "rw301_leaf": Case(plain, 'leaf "blocks.*"\nafter Linear: insert Dropout'),
+    "rw312_fold": Case(normalised, "match Conv2d as c -> BatchNorm2d as b where c.out_channels == 4: fold b into c"),
+    "rw312_replace": Case(normalised, "replace Conv2d[groups==1] -> BatchNorm2d -> ReLU with Identity"),
+    "rw313_wrap": Case(trap("shared_layer"), "wrap first Conv2d with LoRA(rank=1)"),
+    "rw204_replace_chain": Case(trap("residual"), "replace BatchNorm2d -> add with Identity"),
+    "rw204_move": Case(trap("residual"), "match BatchNorm2d as b -> add as s: move s after b"),
+    "rw205_tap": Case(wide, "tap features = Conv2d"),
+    "rw314_strict": Case(
+        lambda: nn.Sequential(*(nn.ReLU() for _ in range(4))),
+        "match ReLU as a >> ReLU as b: remove a; remove b",
+        strict=True,
+    ),
+    "rw315_move": Case(normalised, "match ReLU as r: move r after r"),
+    "rw316_repeat": Case(wide, "repeat max 2: after ReLU: insert ReLU"),
+    "rw317_equivalent": Case(
+        normalised, "after ReLU: insert Tanh\nexpect equivalent", example=torch.linspace(-1, 1, 300).view(1, 3, 10, 10)
+    ),
+    "rw203_equivalent": Case(wide, "after ReLU: insert Tanh; expect equivalent"),
+    "rw318_training": Case(lambda: normalised().train(), "fold BatchNorm2d into Conv2d"),
+    "rw318_no_statistics": Case(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)).eval(),
+        "fold BatchNorm2d into Conv2d",
+    ),
+    "rw320_fold": Case(lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4)), "fold GroupNorm into Conv2d"),
+    "rw320_wrap": Case(Spellings, "wrap F.relu with LoRA"),
+    "rw321_budget": Case(
+        lambda: Star(), "match any as a -> any as b -> any as c -> any as d -> any as e -> any as f: remove f"
+    ),
     # ---- warnings
+    "rw314_overlap": Case(
+        lambda: nn.Sequential(*(nn.ReLU() for _ in range(4))), "match ReLU as a >> ReLU as b: remove a; remove b"
+    ),
+    "rw403_bias": Case(wide, "after Conv2d: insert BatchNorm2d"),
+    "rw404_split": Case(plain, "after Conv2d: insert Dropout(0.1)\nafter Conv2d: insert Identity"),
+    "rw407_taken": Case(plain, "replace ReLU with GELU\nafter ReLU: insert Dropout(0.1); expect any matches"),
+    "rw301_taken": Case(plain, "replace ReLU with GELU\nafter ReLU: insert Dropout(0.1)"),
+    "rw408_untrained": Case(plain, "after first ReLU: insert Conv2d(kernel_size=1)"),
+    "rw409_in_place": Case(lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)), "tap features = Conv2d"),
     "rw401_again": Case(
         lambda: apply_rules(wide(), Rules("after Conv2d: insert BatchNorm2d")), "after Conv2d: insert BatchNorm2d"
     ),
@@ -330,7 +402,12 @@ def full_answer(case: Case) -> str:
     model = case.model()
     try:
         result = apply_rules(
-            model, Rules(case.rules, "rules.rw"), example_inputs=case.example, modules=case.modules, name="net"
+            model,
+            Rules(case.rules, "rules.rw"),
+            example_inputs=case.example,
+            modules=case.modules,
+            name="net",
+            strict=case.strict,
         )
         if case.use is not None:
             case.use(result)
@@ -357,8 +434,10 @@ def test_no_case_is_left_over() -> None:
 def test_every_code_has_a_test_of_its_exact_text() -> None:
     """Texts stand in `tests/errors`, or beside the call that they answer."""
     found = {code for path in (SUITE / "errors").rglob("*.txt") for code in CODE.findall(path.read_text("utf-8"))}
-    for name in ("test_cli.py", "test_saved.py"):
-        found |= set(re.findall(r'"(?:error|warning)\[(RW\d+)\]: ', (SUITE / name).read_text("utf-8")))
+    for name in ("test_cli.py", "test_saved.py", "test_use.py", "test_inclusion.py"):
+        found |= set(
+            re.findall(r'^\s*"?(?:error|warning)\[(RW\d+)\]: ', (SUITE / name).read_text("utf-8"), re.MULTILINE)
+        )
     assert found == set(CODES)
 
 

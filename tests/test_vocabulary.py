@@ -16,6 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rewrite
+import rewrite.backends.torch.own_layers
 from rewrite.vocabulary import (
     FAMILIES,
     OPERATIONS,
@@ -162,7 +164,7 @@ def test_a_signature_is_read_with_its_kinds() -> None:
 def resolve(dotted: str) -> object:
     """The object of a dotted name, by plain getattr."""
     root, *names = dotted.split(".")
-    value: object = {"torch": torch, "operator": operator}[root]
+    value: object = {"torch": torch, "operator": operator, "rewrite": rewrite}[root]
     for name in names:
         value = getattr(value, name)
     return value
@@ -196,7 +198,8 @@ def test_the_signature_is_the_constructors(row: Operation) -> None:
     assert issubclass(cls, nn.Module)
     assert cls.__name__ == row.name
     assert row.signature is not None
-    assert list(row.parameters) == constructor(cls)
+    expected = constructor(cls)
+    assert list(row.parameters) == (expected[1:] if row.wraps else expected)
     names = [parameter.name for parameter in row.parameters]
     assert {*row.reads, *row.writes, *row.defaults, *row.defaults.values()} <= set(names)
     assert set(row.defaults.values()) <= set(row.reads), "a default is the size of the input"
@@ -326,6 +329,7 @@ def test_families_follow_torch_nn(row: Operation) -> None:
         "activation": "activation",
         "pooling": "pool",
         "dropout": "dropout",
+        "own_layers": "dropout" if row.name == "DropPath" else None,
     }
     assert row.module is not None
     home = getattr(resolve(row.module), "__module__").rpartition(".")[2]  # noqa: B009 - an attribute of an `object`
@@ -370,6 +374,7 @@ VALUES: dict[str, object] = {
     "embedding_dim": 3,
     "upscale_factor": 2,
     "downscale_factor": 2,
+    "name": "features",
 }
 SPECIAL: dict[str, dict[str, object]] = {
     **{name: {"dim": 1} for name in ("Softmax", "LogSoftmax", "Softmin")},
@@ -414,7 +419,7 @@ def build(row: Operation, first: Tensor, **changed: object) -> nn.Module:
     cls = resolve(row.module)
     assert callable(cls)
     torch.manual_seed(0)
-    module = cls(**arguments)
+    module = cls(nn.Linear(first.shape[-1], 5), **arguments) if row.wraps else cls(**arguments)
     assert isinstance(module, nn.Module)
     return module.eval()
 

@@ -23,8 +23,8 @@ _NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
 class Fold:
     """Scale and shift of a BatchNorm go into the weights of the convolution or linear layer next to it.
 
-    What it does: the layer gets new weights and, if it had none, a bias; the normalisation is bypassed. In eval mode the
-    outputs stay what they were, to rounding.
+    What it does: the layer gets new weights and, if it had none, a bias; the normalisation is bypassed. In eval mode
+    the outputs stay what they were, to rounding.
     What can go wrong: RW318 the statistics still move, RW312 the value between the two is used elsewhere too.
     """
 
@@ -43,9 +43,11 @@ class Fold:
         """An update of the layer and a bypass of the normalisation, for each match."""
         for site in sites:
             norm, layer = site.names[self.norm], site.names[self.into]
-            assert isinstance(norm, Node) and isinstance(layer, Node), "captures of a match are calls"
+            assert isinstance(norm, Node), "captures of a match are calls"
+            assert isinstance(layer, Node), "captures of a match are calls"
             ahead = self._check(norm, layer, desk)
-            assert norm.layer is not None and layer.layer is not None, "checked"
+            assert norm.layer is not None, "checked"
+            assert layer.layer is not None, "checked"
             key = "fold_ahead" if ahead else "fold"
             desk.edits.append(edit.Update(layer.layer, {key: norm.layer}, span=self.span))
             desk.edits.append(edit.Remove(norm))
@@ -65,7 +67,7 @@ class Fold:
                 "RW318",
                 f"`{norm.name}` {what}, so it has no fixed scale and shift to fold",
                 self.span,
-                help="put the model in eval mode first, `model.eval()`, or choose with `where not b.training`"
+                help="put the model in eval mode first, `model.eval()` or `--eval`, or choose with `where not b.training`"
                 if norm.layer.statistics
                 else "leave it out with `except`",
             ).error()
@@ -86,8 +88,11 @@ class Fold:
                 f"cannot fold: `{second.name}` is not the only user of `{first.name}`",
                 self.span,
                 notes=(f"also used by {also}",),
-                help=f"`>>` matches only calls with a single user; {alone} of the {first.operation} calls here have one",
+                help=f"`>>` matches only calls with a single user; {alone} of the {first.operation} calls have one",
             ).error()
+        rank = desk.inference.rank(desk.inference.main_output(first)) if layer.operation == "Linear" else 2
+        if rank not in (None, 2):
+            raise self._wrong(f"`{norm.name}` normalises another axis than the one that `{layer.name}` makes")
         for node in (layer, norm):
             calls = desk.calls.get(node.layer.path, ()) if node.layer is not None else ()
             if len(calls) > 1:

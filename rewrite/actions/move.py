@@ -123,7 +123,7 @@ class Move:
         if inner is None or row is None or row.signature is None:
             raise Diagnostic(
                 "RW320",
-                f"the activation of `{target.name}` is no layer of the vocabulary, so it cannot be made again elsewhere",
+                f"the activation of `{target.name}` is no layer of the vocabulary: it cannot be made again elsewhere",
                 self.span,
                 help=f"take it away and insert another: `set {self.moved[0]}.activation = identity; insert ReLU`",
             ).error()

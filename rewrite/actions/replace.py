@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rewrite import edit
 from rewrite.actions.action import LayerSpec
 from rewrite.edit import NewLayer
-from rewrite.errors import Diagnostic
+from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.graph import Layer, Node, TensorType
 from rewrite.selectors import relation
 from rewrite.source import Span
@@ -96,7 +96,7 @@ class Replace:
                 ).error()
         inner = site.part(first)
         incoming = desk.input_of(first)
-        made = desk.chain(self.layers, inner, incoming)
+        made = desk.chain(self.layers, inner, incoming, site.nodes)
         self._check_chain_shape(site, made, incoming, desk)
         layer = first.layer
         calls = desk.calls.get(layer.path, ()) if layer is not None else ()
@@ -128,12 +128,39 @@ class Replace:
                 help="name captures of calls in front of the replaced one",
             ).error()
         made = desk.chain(self.layers, site, desk.inference.behind(inputs[0]))
-        self._check_shape(site, made, desk.inference.behind(inputs[0]), desk)
+        self._check_shape_of_inputs(site, made, inputs, desk)
         unused = tuple(other for other in site.nodes_of_match if other is not node and other not in inputs)
         desk.edits.append(edit.Replace(node, tuple(made), inputs=tuple(inputs), unused=unused))
         listed = ", ".join(f"`{source.name}`" for source in inputs)
         site.changes.append(f"replace with {' -> '.join(map(str, made))} of {listed}")
         site.operations += len(made) - 1
+
+    def _check_shape_of_inputs(self, site: Site, made: Sequence[NewLayer], inputs: Sequence[Node], desk: Desk) -> None:
+        """Notes layers with captured inputs whose output may have another shape than the call that they replace."""
+        node = site.node
+        types = [desk.inference.behind(source) for source in inputs]
+        before = desk.inference.behind(node)
+        exact = [known.shape for known in types if known.shape is not None]
+        if before.shape is not None and len(exact) == len(types):
+            got = desk.trial(made, *exact)
+            if got != before.shape:
+                _note(site, made, f"the shape of its output from {before.shape}", f"{got}", desk, self.span)
+            return
+        row = OPERATIONS.get(node.operation or "")
+        if row is not None and row.shape in (Shape.SAME, Shape.BROADCAST):
+            # Values of one shape broadcast to that shape, whatever it is.
+            shapes = [desk.samples(known, made) for known in types]
+            alike = all(shape == shapes[0] for shape in shapes)
+            if alike and all(desk.trial(made, *([shape] * len(inputs))) == shape for shape in shapes[0]):
+                return
+        desk.shape_changes.append(
+            Diagnostic(
+                "RW203",
+                f"the shape at `{node.name}` is not known, so `{made[-1]}` cannot be checked there",
+                self.span,
+                help=EXAMPLE_HELP,
+            )
+        )
 
     def _check_chain_shape(self, site: Site, made: Sequence[NewLayer], incoming: TensorType, desk: Desk) -> None:
         """Notes a replacement of a chain whose output may have another shape than the chain's."""
@@ -146,23 +173,27 @@ class Replace:
         olds = [_as_new(node, self.span) for node in site.nodes]
         if all(old is not None for old in olds):
             old = [layer for layer in olds if layer is not None]
-            shapes = desk.samples(incoming, [*old, *made])
-            if all(desk.trial(old, shape) == desk.trial(made, shape) for shape in shapes):
-                return
-        was, now = "the shape of its output from one that is not known", "one that may differ"
-        _note(site, made, was, now, desk, self.span)
+            for shape in desk.samples(incoming, [*old, *made]):
+                was, now = desk.trial(old, shape), desk.trial(made, shape)
+                if was != now:
+                    taken = ", ".join(f"{k}={v!r}" for new in made for k, v in new.keywords.items())
+                    note = f"of a value of shape {shape}; arguments not given are those of what is replaced: {taken}"
+                    _note(site, made, f"the shape of its output from {was}", f"{now}", desk, self.span, note=note)
+                    return
+            return
+        desk.shape_changes.append(
+            Diagnostic(
+                "RW203",
+                f"the shape behind `{site.nodes[-1].name}` is not known, so what takes its place cannot be checked",
+                self.span,
+                help=EXAMPLE_HELP,
+            )
+        )
 
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
         node = site.node
-        inherit = None
-        if (
-            len(self.layers) == 1
-            and self.layers[0].operation is not None
-            and self.layers[0].operation == node.operation
-        ):
-            inherit = node.attributes
         incoming = desk.input_of(node)
-        made = desk.chain(self.layers, site, incoming, inherit)
+        made = desk.chain(self.layers, site, incoming, (node,) if len(self.layers) == 1 else ())
         self._check_shape(site, made, incoming, desk)
         return made
 
@@ -280,7 +311,14 @@ def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:
 
 
 def _note(
-    site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, span: Span, output: str = "(_, 10)"
+    site: Site,
+    made: Sequence[NewLayer],
+    was: str,
+    now: str,
+    desk: Desk,
+    span: Span,
+    output: str = "(_, 10)",
+    note: str = "",
 ) -> None:
     text = " -> ".join(str(new) for new in made)
     desk.shape_changes.append(
@@ -288,6 +326,7 @@ def _note(
             "RW310",
             f"`{text}` in the place of `{site.node.name}` changes {was} to {now}",
             span,
+            notes=(note,) if note else (),
             help=f"if the model's output may change, say so: `expect output {output}`; "
             "else give an example input, and the output is checked by a run",
         )

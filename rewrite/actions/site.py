@@ -15,8 +15,8 @@ from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, Shape
 
-Trial = Callable[[Sequence[NewLayer], tuple[int, ...]], tuple[int, ...] | str]
-"""(layers, shape of the input) -> shape behind them, or why they do not take it; nothing is computed"""
+Trial = Callable[..., tuple[int, ...] | str]
+"""(layers, shape of each input) -> shape behind them, or why they do not take it; nothing is computed"""
 
 _EXTENTS = (23, 30)
 """two different extents for the axes behind the channels, when the real ones are not known"""
@@ -169,9 +169,12 @@ class Desk:
     # ---- new layers
 
     def chain(
-        self, specs: Sequence[LayerSpec], site: Site, incoming: TensorType, inherit: Mapping[str, object] | None = None
+        self, specs: Sequence[LayerSpec], site: Site, incoming: TensorType, replaced: Sequence[Node] = ()
     ) -> list[NewLayer]:
         """The layers of a flow with all arguments known, each fed by the one before it.
+
+        A layer takes the arguments that it is not given from the one of its kind among `replaced`, if there is just one
+        of that kind on either side.
 
         Raises:
             SiteError: an argument is neither given nor to be had from the site (RW202).
@@ -179,7 +182,9 @@ class Desk:
         """
         made: list[NewLayer] = []
         for number, spec in enumerate(specs):
-            new = self._layer(spec, site, incoming, inherit, number)
+            alike = [node for node in replaced if node.operation == spec.operation is not None]
+            alone = len(alike) == 1 == sum(other.operation == spec.operation for other in specs)
+            new = self._layer(spec, site, incoming, alike[0].attributes if alone else None, number)
             made.append(new)
             site.inferred.update(new.inferred)
             incoming = _behind(new, incoming)

@@ -31,6 +31,13 @@ def backend_for(model: object) -> Backend:
     ).error()
 
 
+def first_backend() -> Backend:
+    """The backend that models are built with where no model says which; its framework is imported."""
+    from rewrite.backends.torch.backend import TorchBackend
+
+    return TorchBackend()
+
+
 def example_of(inputs: Any) -> Example | None:
     """Example inputs in the forms that callers have them: one value, a tuple of arguments, a dict of keywords."""
     if inputs is None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from rewrite.edit import Edit, NewLayer
 from rewrite.graph import Graph
+from rewrite.sketch import Sketch
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,25 @@ class Ran:
     """the values in it: (shape, dtype) of a tensor, the class name of anything else"""
     calls: Mapping[str, int]
     """layer path -> how often it was called"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the outputs of two models are apart on real numbers."""
+
+    error: float
+    """the largest absolute difference, of the value that is furthest from what is allowed; infinite: NaN on one side"""
+    allowed: float
+    """the largest difference that rounding explains there"""
+    place: str = ""
+    """which value of the output that is; empty: the output is one tensor"""
+    reason: str = ""
+    """why the outputs cannot be compared number by number: structure, shape or dtype; empty: they can"""
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the outputs are the same up to rounding."""
+        return not self.reason and self.error <= self.allowed
 
 
 @dataclass
@@ -104,6 +124,7 @@ class Backend(Protocol):
             example: arguments that the forwards are read with and exact shapes come from.
             name: what reports call the model.
             before: an earlier reading, whose unchanged parts are taken over.
+            leaves: paths of modules that are one call each, whatever they are made of.
 
         """
         ...
@@ -119,13 +140,22 @@ class Backend(Protocol):
         ...
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
-        """Shape that new layers make of a shape, or why they do not take it."""
+        """Shape that new layers make of values of some shapes, or why they do not take them."""
         ...
 
     def find(self, model: Any, path: str) -> object:
         """The module at a path: what functions of the caller are handed for a call of it."""
+        ...
+
+    def taps(self, model: Any) -> Mapping[str, Any]:
+        """What each tap of a model has seen last, by its name.
+
+        Raises:
+            RuleError: two taps have one name (RW109).
+
+        """
         ...
 
     def size(self, model: Any) -> Size:
@@ -137,6 +167,24 @@ class Backend(Protocol):
 
         Raises:
             SiteError: it does not run on this example (RW203).
+
+        """
+        ...
+
+    def compare(self, model: Any, written: Any, example: Example) -> Difference:
+        """Runs two models on real numbers, in eval mode and with the same random numbers; neither is changed.
+
+        Raises:
+            SiteError: one of them has no numbers, or does not run on this example (RW203).
+
+        """
+        ...
+
+    def assemble(self, sketch: Sketch, modules: Mapping[str, Callable[..., Any]]) -> Any:
+        """A small model from a description of its calls, in eval mode; the same one every time.
+
+        Raises:
+            RuleError: a layer cannot be built (RW106).
 
         """
         ...

@@ -13,7 +13,11 @@ COMMANDS = {
     "apply": "apply rules to a model and write the result",
     "plan": "show what rules would do to a model; nothing is changed",
     "check": "check rule files, without a model",
+    "test": "run the tests of rule files",
+    "fmt": "bring rule files into their canonical form",
     "show": "show a model as a tree of paths and names that rules can use",
+    "explain": "tell what a code means, or why rules match what they match",
+    "ops": "list the operations that rules can name",
 }
 
 _INTERRUPTED = 130

@@ -43,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     changed, report = apply_with_report(
         model,
         options.rules,

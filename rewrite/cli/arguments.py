@@ -56,19 +56,19 @@ def _terminal_width() -> int:
     return 100
 
 
-def add_rules(parser: Parser, *, model: bool) -> None:
+def add_rules(parser: Parser, *, model: bool, name: str = "RULES", text: str = "rule files") -> None:
     """RULES (and MODEL), `-e` that stands in for RULES, and what rules may do to a model."""
     if model:
         parser.add_argument("operands", nargs="*", metavar="RULES MODEL", help=f"a rule file, and {MODEL_HELP}")
     else:
-        parser.add_argument("operands", nargs="*", metavar="RULES", help="rule files")
+        parser.add_argument("operands", nargs="*", metavar=name, help=text)
     parser.add_argument(
         "-e",
         dest="texts",
         action="append",
         default=[],
         metavar="'RULE'",
-        help="rule text in place of RULES; may be given several times",
+        help=f"rule text in place of {name}; may be given several times",
     )
     parser.add_argument(
         "--set",
@@ -87,7 +87,10 @@ def add_rules(parser: Parser, *, model: bool) -> None:
     parser.add_argument("--strict", action="store_true", help="matches that overlap are an error")
 
 
-MODEL_HELP = "a model: `torchvision:resnet50`, `torchvision:resnet50@weights.safetensors`, or a file of torch.save"
+MODEL_HELP = (
+    "a model: `torchvision:resnet50`, `torchvision:resnet50@weights.safetensors`, `timm:resnet26d`, "
+    "or a file of torch.save"
+)
 
 
 def add_model_options(parser: Parser) -> None:
@@ -97,7 +100,12 @@ def add_model_options(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="PKG.MOD.CLASS",
-        help="a class of yours that the model file may hold; its module is imported",
+        help="a class of yours that the model file may hold, or a test name; its module is imported",
+    )
+    parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="put the model in eval mode first; builders make models in training mode, and files keep their mode",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all new weights (0); the same seed gives the same weights"

@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     plan = plan_rules(
         model,
         options.rules,

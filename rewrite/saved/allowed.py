@@ -50,11 +50,12 @@ def allowed(extra: Sequence[str] = (), *, torchvision: bool = False) -> list[All
 
     """
     from rewrite.backends.torch.generated import SAFE_GLOBALS
+    from rewrite.backends.torch.own_layers import OWN_LAYERS
 
-    listed: list[Allowed] = [*torch_classes(), *SAFE_GLOBALS]
+    listed: list[Allowed] = [*torch_classes(), *OWN_LAYERS, *SAFE_GLOBALS]
     if torchvision:
         listed += torchvision_classes()
-    listed += [(_user_class(name), name) for name in extra]
+    listed += [(user_class(name), name) for name in extra]
     # A file's `functools.partial` is built as this class, which takes nothing but a layer class and plain values.
     constructors = frozenset(one for one in listed if _is_layer_class(one))
     listed.append((LayerPartial.within(constructors), "functools.partial"))
@@ -105,7 +106,7 @@ def is_barred(name: str) -> bool:
     return is_pythons_own(name) or (loaded is not None and not isinstance(getattr(loaded, attribute, None), type))
 
 
-def _user_class(name: str) -> type:
+def user_class(name: str) -> type:
     """The class that `--allow` names."""
     if is_pythons_own(name):
         raise _not_allowed(name, "it belongs to Python itself").error()

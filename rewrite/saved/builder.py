@@ -1,15 +1,17 @@
-"""Models by the name of what builds them: `torchvision:resnet50`, with weights `torchvision:resnet50@FILE`."""
+"""Models by the name of what builds them: `torchvision:resnet50`, `timm:vit_tiny_patch16_224`, and with weights
+`torchvision:resnet50@FILE`. Builders are called so that none of them fetches anything.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from rewrite.errors import Diagnostic, nearest
+from rewrite.errors import Diagnostic, SafetyError, nearest
 from rewrite.saved import unreadable
 from rewrite.saved.content import Content, content_of, damaged
 from rewrite.saved.output import reason
@@ -18,6 +20,12 @@ from rewrite.saved.unpickle import unpickle
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+FAMILIES = ("torchvision", "timm")
+"""the libraries whose models can be named"""
+
+_FETCHING = ("weights", "pretrained", "checkpoint", "cache", "url", "model_name", "hf_")
+"""how arguments of builders begin that name files or addresses, or another model"""
 
 _SHOWN = 5
 
@@ -42,19 +50,80 @@ def build(spec: str, *, seed: int = 0) -> torch.nn.Module:
     """
     family, _, rest = spec.partition(":")
     name, at, weights = rest.partition("@")
-    if family != "torchvision":
-        raise Diagnostic(
-            "RW505", f"there is no family of builders `{family}`", help="builders are `torchvision:NAME`"
-        ).error()
+    if family not in FAMILIES:
+        listed = " and ".join(f"`{known}:NAME`" for known in FAMILIES)
+        raise Diagnostic("RW505", f"there is no family of builders `{family}`", help=f"builders are {listed}").error()
     state = read_weights(weights) if at else None
-    builder = getattr(_torchvision().models, "get_model_builder")  # noqa: B009  (no types are there)
-    try:
-        make = builder(name)
-    except ValueError:
-        raise _unknown(name).error() from None
-    model = _make(name, make, seed)
+    model = make(family, name, seed=seed)
     if state is not None:
         _load(model, state, f"{family}:{name}", weights)
+    return model
+
+
+def make(
+    family: str,
+    name: str,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    seed: int = 0,
+    without_numbers: bool = False,
+) -> torch.nn.Module:
+    """A model of a library, with first weights.
+
+    Args:
+        family: `torchvision` or `timm`.
+        name: what the library calls it.
+        arguments: further arguments of its builder, plain values.
+        seed: of the weights.
+        without_numbers: whether its tensors may be without numbers (on the `meta` device), which takes no time; where
+            the builder cannot do that they have some.
+
+    Raises:
+        SafetyError: RW505 no such model, or an argument that would have weights or other files read; RW504 it cannot be
+            built.
+
+    """
+    refused = [key for key in arguments or {} if key.startswith(_FETCHING)]
+    if refused:
+        raise Diagnostic(
+            "RW505",
+            f"`{refused[0]}` would have the builder of `{name}` read weights",
+            notes=("models are built with first weights, and nothing is fetched",),
+            help=f"leave `{refused[0]}` out",
+        ).error()
+    keywords, builder = (_of_torchvision if family == "torchvision" else _of_timm)(name)
+    keywords |= dict(arguments or {})
+    if without_numbers:
+        try:
+            with torch.device("meta"):
+                return call_builder(builder, f"{family}:{name}", (), keywords, seed=seed)
+        except SafetyError:
+            pass  # some builders look at the numbers that they draw
+    return call_builder(builder, f"{family}:{name}", (), keywords, seed=seed)
+
+
+def call_builder(
+    builder: Callable[..., object],
+    name: str,
+    arguments: Sequence[object],
+    keywords: Mapping[str, object],
+    *,
+    seed: int = 0,
+) -> torch.nn.Module:
+    """The model that something makes, the global random generator left as it was.
+
+    Raises:
+        SafetyError: RW504 it raises something, or makes no module.
+
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = builder(*arguments, **keywords)
+        except Exception as error:
+            raise unreadable(f"`{name}` cannot be built: {reason(error)}").error() from error
+    if not isinstance(model, torch.nn.Module):
+        raise unreadable(f"`{name}` makes a {type(model).__name__}, not a module").error()
     return model
 
 
@@ -81,21 +150,33 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def _make(name: str, make: object, seed: int) -> torch.nn.Module:
-    """Calls a builder so that it neither downloads weights nor warns."""
-    assert callable(make)
+def _of_torchvision(name: str) -> tuple[dict[str, object], Callable[..., object]]:
+    """A builder, and the arguments with which it neither downloads weights nor warns."""
+    find = getattr(_torchvision().models, "get_model_builder")  # noqa: B009  (no types are there)
+    try:
+        builder: Callable[..., object] = find(name)
+    except ValueError:
+        raise _unknown("torchvision", name, _torchvision().models.list_models()).error() from None
     keywords: dict[str, object] = {"weights": None}
-    if "weights_backbone" in inspect.signature(make).parameters:
+    if "weights_backbone" in inspect.signature(builder).parameters:
         keywords["weights_backbone"] = None  # else pretrained ones are fetched, whatever `weights` says
     if name.endswith(("googlenet", "inception_v3")):
         keywords["init_weights"] = False  # left open, it warns and spends seconds in a truncated normal of its own
-    torch.manual_seed(seed)
+    return keywords, builder
+
+
+def _of_timm(name: str) -> tuple[dict[str, object], Callable[..., object]]:
+    """A builder; a name that timm does not list could be an address that it fetches a model from."""
+    from rewrite.backends.torch import torchvision_schemas
+
     try:
-        model = make(**keywords)
-    except Exception as error:
-        raise unreadable(f"`torchvision:{name}` cannot be built: {reason(error)}").error() from error
-    assert isinstance(model, torch.nn.Module)
-    return model
+        torchvision_schemas.declare()  # timm imports it
+        import timm
+    except ImportError:
+        raise Diagnostic("RW505", "timm is not installed", help="`pip install timm` installs it").error() from None
+    if not timm.is_model(name) or ":" in name or "/" in name:
+        raise _unknown("timm", name, timm.list_models()).error()
+    return {"model_name": name, "pretrained": False}, timm.create_model
 
 
 def _torchvision() -> ModuleType:
@@ -113,14 +194,13 @@ def _torchvision() -> ModuleType:
     return module
 
 
-def _unknown(name: str) -> Diagnostic:
-    known = _torchvision().models.list_models()
+def _unknown(family: str, name: str, known: Sequence[str]) -> Diagnostic:
     close = nearest(name, known)
     if close:
-        helps = "did you mean " + ", ".join(f"`torchvision:{one}`" for one in close) + "?"
+        helps = "did you mean " + ", ".join(f"`{family}:{one}`" for one in close) + "?"
     else:
-        helps = f"there are {len(known)}, from `torchvision:{known[0]}` to `torchvision:{known[-1]}`"
-    return Diagnostic("RW505", f"torchvision has no builder `{name}`", help=helps)
+        helps = f"there are {len(known)}, from `{family}:{known[0]}` to `{family}:{known[-1]}`"
+    return Diagnostic("RW505", f"{family} has no builder `{name}`", help=helps)
 
 
 def _load(model: torch.nn.Module, state: Mapping[str, torch.Tensor], spec: str, path: str) -> None:

@@ -45,9 +45,16 @@ def _fits(unit: Unit, graph: Graph, node: Node, classes: Mapping[str, str]) -> b
     if kind.explain(base, node, classes) is None:
         return True
     for _, layer in enclosing(graph, node):
-        if layer is not None and layer is not node.layer and _layer_is(base, layer, classes):
+        if layer is None or layer is node.layer or is_wrapped(node.name, layer):
+            continue
+        if _layer_is(base, layer, classes):
             return True
     return False
+
+
+def is_wrapped(path: str, layer: Layer) -> bool:
+    """Whether a path lies in what a layer is built around: `except LoRA` leaves out its own weights, not those."""
+    return bool(layer.wrapped) and (path == layer.wrapped or path.startswith(f"{layer.wrapped}."))
 
 
 def _layer_is(base: Kind, layer: Layer, classes: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ from rewrite.vocabulary.linear import LINEAR
 from rewrite.vocabulary.merges import MERGES
 from rewrite.vocabulary.normalization import NORMALIZATION
 from rewrite.vocabulary.operation import Operation, Parameter, Shape, parse_signature
+from rewrite.vocabulary.own_layers import OWN_LAYERS
 from rewrite.vocabulary.padding import PADDING
 from rewrite.vocabulary.pooling import POOLING
 from rewrite.vocabulary.recurrent import RECURRENT
@@ -60,6 +61,7 @@ _ROWS = (
     *ATTENTION,
     *MERGES,
     *TENSORS,
+    *OWN_LAYERS,
 )
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.name: row for row in _ROWS})
@@ -68,11 +70,16 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.name: row for row in
 FAMILIES: frozenset[str] = frozenset(row.family for row in _ROWS if row.family is not None)
 """the lower-case words that stand for several operations; where a rule selects, they go before an alias (`linear`)"""
 
-_MODULES = {row.module: row for row in _ROWS if row.module is not None}
+_MODULES = {dotted: row for row in _ROWS for dotted in (row.module, *row.also) if dotted is not None}
 _FUNCTIONS = {dotted: row for row in _ROWS for dotted in row.functions}
 _METHODS = {name: row for row in _ROWS for name in row.methods}
 
-_SHORT = {"torch.nn.functional.": "F.", "torch.nn.": "nn.", "torch.Tensor.": "Tensor."}  # the longest prefix first
+_SHORT = {
+    "torch.nn.functional.": "F.",  # the longest prefix first
+    "torch.nn.": "nn.",
+    "torch.Tensor.": "Tensor.",
+    "rewrite.backends.torch.own_layers.": "rewrite.",
+}
 _LONG = {short: long for long, short in _SHORT.items()}
 
 

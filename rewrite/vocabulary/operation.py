@@ -77,10 +77,12 @@ class Operation:
     go by number"""
     outputs: int = 1
     """how many values a call returns; of several, the first is the main one; 0: as many as it makes (`chunk`)"""
-    wraps: bool = False
-    """a layer around another one: its constructor takes that first, which `signature` leaves out"""
     module: str | None = None
     """PyTorch: dotted name of the module class"""
+    also: tuple[str, ...] = ()
+    """PyTorch: dotted names of classes elsewhere that do the same; their attributes may have other names"""
+    wraps: bool = False
+    """the layer is built around another one, which its constructor takes in front of what stands in `signature`"""
     functions: Mapping[str, str] = field(default_factory=dict)
     """PyTorch: dotted name of a function -> its parameters, tensors included"""
     methods: Mapping[str, str] = field(default_factory=dict)

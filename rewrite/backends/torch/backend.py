@@ -7,22 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from rewrite.backends.backend import Example, Ran, Reading, Size, Written
+from rewrite.backends.backend import Difference, Example, Ran, Reading, Size, Written
+from rewrite.backends.torch.assembly import assemble
 from rewrite.backends.torch.calls import Calls
 from rewrite.backends.torch.capture import capture
+from rewrite.backends.torch.comparison import compare
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_wrapper, separate, walk
+from rewrite.backends.torch.own_layers import taps
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
-from rewrite.backends.torch.scopes import Capture
+from rewrite.backends.torch.scopes import Capture, Scope
 from rewrite.backends.torch.spellings import is_leaf, qualified
 from rewrite.backends.torch.writer import Writer
 from rewrite.edit import Edit, NewLayer
 from rewrite.errors import Diagnostic
 from rewrite.graph import Graph
+from rewrite.sketch import Sketch
 
 _HISTORY = "_rewrite_history"
 
@@ -30,8 +35,16 @@ _HISTORY = "_rewrite_history"
 class TorchReading:
     """A model whose forwards are captured when a call in them is first asked for."""
 
-    def __init__(self, model: nn.Module, example: Example | None, name: str, before: TorchReading | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Example | None,
+        name: str,
+        before: TorchReading | None,
+        leaves: frozenset[str],
+    ) -> None:
         self.model = model
+        self.leaves = leaves
         self.example = example
         self.name = name or type(model).__name__
         self.before = before
@@ -39,21 +52,22 @@ class TorchReading:
     @functools.cached_property
     def layers(self) -> Graph:
         """All layers, no calls."""
-        return Graph(self.name, (), read_layers(self.model, {}))
+        return Graph(self.name, (), read_layers(self.model, {}, self.leaves))
 
     @functools.cached_property
     def capture(self) -> Capture:
         """Every forward."""
-        known = {}
+        known: dict[nn.Module, Scope] = {}
         if self.before is not None:
-            known = dict(self.before.capture.scopes) if "capture" in self.before.__dict__ else {}
+            if "capture" in self.before.__dict__ and self.before.leaves == self.leaves:
+                known = dict(self.before.capture.scopes)
             self.before = None  # one step back is enough, and the model before need not be kept alive
         examples = observed_arguments(self.model, self.example) if self.example is not None else None
-        return capture(self.model, known, examples)
+        return capture(self.model, known, examples, self.leaves)
 
     @functools.cached_property
     def _flat(self) -> tuple[Graph, Graph | None, dict[nn.Module, Calls]]:
-        layers = read_layers(self.model, self.capture.read_only)
+        layers = read_layers(self.model, self.capture.read_only, self.leaves)
         graph, other, calls = flatten(self.capture, layers, self.name)
         if self.example is not None:
             graph = replace(graph, types=record_types(self.capture, graph, self.example))
@@ -120,7 +134,10 @@ class TorchBackend:
             path, kind, remedy = wrapper
             where = f"`{path}` is" if path else "the model is"
             raise Diagnostic("RW504", f"{where} a {kind}, whose code no rule can reach", help=f"{remedy}").error()
-        return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None)
+        return TorchReading(model, example, name, before if isinstance(before, TorchReading) else None, leaves)
+
+    def taps(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        return taps(model)
 
     def find(self, model: nn.Module, path: str) -> nn.Module:
         return model.get_submodule(path)
@@ -141,10 +158,10 @@ class TorchBackend:
         return separate(model, given)
 
     def trial(
-        self, layers: Sequence[NewLayer], shape: tuple[int, ...], modules: Mapping[str, Callable[..., Any]]
+        self, layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], modules: Mapping[str, Callable[..., Any]]
     ) -> tuple[int, ...] | str:
         """Runs new layers on the meta device."""
-        return trial(layers, shape, Builder(modules, 0))
+        return trial(layers, shapes, Builder(modules, 0))
 
     def size(self, model: nn.Module) -> Size:
         """Counts of a model; a parameter that is used twice counts once."""
@@ -174,6 +191,14 @@ class TorchBackend:
     def run(self, model: nn.Module, example: Example) -> Ran:
         """Runs a model on fake tensors."""
         return run_on_shapes(model, example)
+
+    def compare(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
+        """Runs copies of both on real numbers."""
+        return compare(model, written, example)
+
+    def assemble(self, sketch: Sketch, modules: Mapping[str, Callable[..., Any]]) -> nn.Module:
+        """A module whose children are the layers of the sketch."""
+        return assemble(sketch, Builder(modules, 0))
 
     def history(self, model: nn.Module) -> tuple[str, ...]:
         """Marks on the root module, which travel with copies and pickles of it."""

@@ -13,6 +13,7 @@ from torch import fx, nn
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Scope, Structure, forward_signature
 from rewrite.backends.torch.spellings import call_parameters
 from rewrite.graph import Operand, Value
+from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, parse_signature
 
 
@@ -112,6 +113,40 @@ def occurrences(node: fx.Node) -> list[tuple[str | int, fx.Node]]:
     for key, value in node.kwargs.items():
         visit(key, value)
     return found
+
+
+def replace_occurrence(node: fx.Node, place: int, value: fx.Node) -> None:
+    """Puts `value` in the place of the n-th value in a call's arguments, and of that one only."""
+    count = -1
+
+    def visit(item: Any) -> Any:
+        nonlocal count
+        if isinstance(item, fx.Node):
+            count += 1
+            return value if count == place else item
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            return type(item)(*(visit(part) for part in item))
+        if isinstance(item, tuple | list):
+            return type(item)(visit(part) for part in item)
+        if isinstance(item, dict):
+            return {key: visit(part) for key, part in item.items()}
+        if isinstance(item, slice):
+            return slice(visit(item.start), visit(item.stop), visit(item.step))
+        return item
+
+    args = tuple(visit(item) for item in node.args)
+    kwargs = {key: visit(item) for key, item in node.kwargs.items()}
+    node.args, node.kwargs = args, kwargs
+
+
+def set_argument(call: fx.Node, operation: str | None, name: str, value: object) -> None:
+    """Gives a recorded function call, of an operation of the vocabulary, another value for one of its parameters."""
+    text = call_parameters(call, OPERATIONS[operation]) if operation is not None else None
+    names = [parameter.name for parameter in parse_signature(text)] if text else []
+    if name in names and names.index(name) < len(call.args):
+        call.update_arg(names.index(name), value)  # type: ignore[arg-type]
+    else:
+        call.update_kwarg(name, value)  # type: ignore[arg-type]
 
 
 def operands_of(

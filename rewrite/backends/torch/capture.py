@@ -99,9 +99,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         model: nn.Module,
         known: Mapping[nn.Module, Scope],
         examples: Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]],
+        leaves: frozenset[str],
     ) -> None:
         super().__init__()
         self.given = model
+        self.leaves = leaves
         self.examples = examples
         self.known = known
         self.frames: list[_Frame] = []
@@ -151,8 +153,13 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.held: list[tuple[nn.Module, str, object]] = []
         self.model = copy_tree(self.given, self.originals, self.held)
         self.paths = all_paths(self.model)
+        self.whole = {module for module, paths in self.paths.items() if not self.leaves.isdisjoint(paths)}
         for twin in self.originals:
             twin.__dict__["training"] = OtherMode(self.refuse)
+
+    def _is_leaf(self, module: nn.Module) -> bool:
+        """Whether a call of a module is one operation, of itself or because it was asked for."""
+        return module in self.whole or is_leaf(module)
 
     def _mode_of(self, module: nn.Module) -> bool:
         """Whether a module, or the one that it stands in for, is in training mode."""
@@ -178,7 +185,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 for called in body.children.values():
                     # Read by somebody, but called as well: its call can be extended like any other.
                     self.read_only.pop(paths[called][0], None)
-        return Capture(self.given, paths, scopes, self.read_only)
+        whole = frozenset(originals[twin] for twin in self.whole)
+        return Capture(self.given, paths, scopes, self.read_only, whole)
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
@@ -201,7 +209,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def open_alone(self, module: nn.Module) -> None:
         """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""
-        if module in self.scopes or is_leaf(module):
+        if module in self.scopes or self._is_leaf(module):
             return
         try:
             signature = forward_signature(module)
@@ -541,7 +549,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if name is None:
             return self._call_unregistered(m, args, kwargs)
         self._reach(name)
-        if is_leaf(m):
+        if self._is_leaf(m):
             proxy = self.create_proxy("call_module", name, args, kwargs)
             frame.children[proxy.node] = m
             return proxy
@@ -678,6 +686,7 @@ def capture(
     model: nn.Module,
     known: Mapping[nn.Module, Scope] | None = None,
     examples: Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
+    leaves: frozenset[str] = frozenset(),
 ) -> Capture:
     """Captures every forward of `model` once; the model is not changed and none of its layers is run.
 
@@ -685,9 +694,10 @@ def capture(
         model: any module, on any device.
         known: scopes of an earlier capture; those whose module is still the same object are not captured again.
         examples: (args, kwargs) of one call of each module, which say which optional parameters are used.
+        leaves: paths of modules that are one call each, whatever they are made of.
 
     """
-    return Capturer(model, known or {}, examples or {}).run()
+    return Capturer(model, known or {}, examples or {}, leaves).run()
 
 
 def _describe(problem: BaseException) -> str:

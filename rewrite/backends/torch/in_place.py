@@ -20,7 +20,7 @@ def order_in_place(graph: fx.Graph, children: dict[fx.Node, nn.Module]) -> None:
     """
     places: dict[fx.Node, int] | None = None
     for node in list(graph.nodes):
-        if not _overwrites(node, children):
+        if not overwrites(node, children.get(node)):
             continue
         operand = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
         if not isinstance(operand, fx.Node):
@@ -41,9 +41,10 @@ def order_in_place(graph: fx.Graph, children: dict[fx.Node, nn.Module]) -> None:
                 user.replace_input_with(operand, node)
 
 
-def _overwrites(node: fx.Node, children: dict[fx.Node, nn.Module]) -> bool:
+def overwrites(node: fx.Node, child: nn.Module | None) -> bool:
+    """Whether a recorded call overwrites its first input; `child`: the module that it calls."""
     if node.op == "call_module":
-        return bool(getattr(children.get(node), "inplace", False))
+        return bool(getattr(child, "inplace", False))
     if node.op == "call_method":
         name = str(node.target)
         return name.endswith("_") and not name.endswith("__")

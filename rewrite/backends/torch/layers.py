@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewrite.backends.torch.modules import shallow_copy
+from rewrite.backends.torch.modules import copy_tree, shallow_copy
 from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.spellings import resolve
 from rewrite.edit import Initialiser, NewLayer
@@ -70,7 +70,7 @@ class Builder:
         """One new layer.
 
         Raises:
-            RuleError: its class refuses the arguments (RW106), or it would be larger than `MOST_BYTES` (RW106).
+            RuleError: its class refuses the arguments (RW106), or it would be larger than `MOST_BYTES` (RW112).
 
         """
         make = self._maker(new)
@@ -99,6 +99,33 @@ class Builder:
         if _is_hashable(key) and not by_chance and _is_plain(layer):
             self.templates[key] = duplicate(layer)
         return layer
+
+    def wrap(self, new: NewLayer, standing: nn.Module, place: Place) -> nn.Module:
+        """A new layer around one that is there, whose tensors and modes stay as they are.
+
+        Args:
+            new: the layer that wraps.
+            standing: what it takes as its first argument; a copy whose tables may be changed.
+            place: device, dtype and mode of all that is new in it.
+
+        Raises:
+            RuleError: its class refuses the layer or the arguments, or it would be larger than `MOST_BYTES` (RW112).
+            PlanError: its constructor overwrites the weights of the layer (RW320).
+
+        """
+        make = self._maker(new)
+        check_wrapper(make, new, standing)
+        self.seed_for(new.seed)
+        kept: set[object] = {*standing.parameters(), *standing.buffers()}
+        inside = set(standing.modules())
+        with torch.device(place.device):
+            made = make(standing, *new.arguments, **new.keywords)
+        for module in made.modules():
+            if module not in inside:
+                module.training = place.training
+            for table in (module._parameters, module._buffers):
+                _cast(table, place, kept)
+        return made
 
     def _maker(self, new: NewLayer) -> Callable[..., nn.Module]:
         if new.operation is not None:
@@ -152,6 +179,16 @@ class Builder:
                     function(parameter, **initialiser.keywords)
 
 
+def _cast(table: dict[str, Any], place: Place, kept: set[object]) -> None:
+    """Gives the new tensors of a module the dtype of their site; what was there before stays."""
+    for name, tensor in table.items():
+        if tensor is None or tensor in kept or not tensor.is_floating_point() or not place.dtype.is_floating_point:
+            continue
+        if tensor.dtype != place.dtype:
+            cast = tensor.detach().to(place.dtype)
+            table[name] = nn.Parameter(cast, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cast
+
+
 def duplicate(layer: nn.Module) -> nn.Module:
     """A layer like `layer`, with weights of its own; much cheaper than building one."""
     twin = shallow_copy(layer)
@@ -197,16 +234,59 @@ def check(make: Callable[..., nn.Module], new: NewLayer) -> None:
     key = (make, repr(new))
     if key in _checked:
         return
+    layer = _without_memory(make, new, ())
+    _check_size(new, layer, set())
+    _checked[key] = None
+
+
+def check_wrapper(make: Callable[..., nn.Module], new: NewLayer, standing: nn.Module) -> None:
+    """The same for a layer around another one, with a stand-in that has shapes and no numbers."""
+    double = stand_in(standing)
+    tensors = [*double.parameters(), *double.buffers()]
+    versions = [tensor._version for tensor in tensors]
+    layer = _without_memory(make, new, (double,))
+    _check_size(new, layer, set(tensors))
+    if [tensor._version for tensor in tensors] != versions:
+        raise Diagnostic(
+            "RW320",
+            f"`{new.name}` overwrites the weights of the layer that it wraps",
+            new.span,
+            notes=("they are the given model's as well, which stays as it is",),
+            help="let its constructor make new tensors from the layer's, or write them in `forward`",
+        ).error()
+
+
+def stand_in(layer: nn.Module) -> nn.Module:
+    """A copy of a layer, modules and all, over tensors without memory."""
+    double = copy_tree(layer, {}, [])
+    tensors: dict[torch.Tensor, torch.Tensor] = {}
+    for module in double.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is None:
+                    continue
+                if tensor not in tensors:
+                    empty = torch.empty_like(tensor, device="meta")
+                    learns = tensor.requires_grad
+                    tensors[tensor] = nn.Parameter(empty, learns) if isinstance(tensor, nn.Parameter) else empty
+                table[name] = tensors[tensor]  # type: ignore[assignment]
+    return double
+
+
+def _without_memory(make: Callable[..., nn.Module], new: NewLayer, first: tuple[nn.Module, ...]) -> nn.Module:
+    """The layer on the meta device; its constructor's complaint as a diagnostic."""
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            layer = make(*new.arguments, **new.keywords)
+            layer = make(*first, *new.arguments, **new.keywords)
     except RewriteError:
         raise
     except Exception as problem:
+        around = f" around a {base_of(type(first[0])).__name__}" if first else ""
         raise Diagnostic(
             "RW106",
-            f"`{new}` cannot be built: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}",
+            f"`{new}` cannot be built{around}: "
+            f"{str(problem).splitlines()[0] if str(problem) else type(problem).__name__}",
             new.span,
             help=_signature_help(new),
         ).error() from problem
@@ -217,16 +297,20 @@ def check(make: Callable[..., nn.Module], new: NewLayer) -> None:
             new.span,
             help="`modules=` maps a name to a subclass of nn.Module or to a function that returns a module",
         ).error()
-    size = sum(t.numel() * t.element_size() for t in (*layer.parameters(), *layer.buffers()))
+    return layer
+
+
+def _check_size(new: NewLayer, layer: nn.Module, given: set[torch.Tensor]) -> None:
+    tensors = [tensor for tensor in (*layer.parameters(), *layer.buffers()) if tensor not in given]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if size > MOST_BYTES:
         raise Diagnostic(
-            "RW106",
+            "RW112",
             f"`{new}` would take {size / 2**30:,.1f} GiB",
             new.span,
             notes=(f"one new layer may take {MOST_BYTES >> 30} GiB",),
             help="check the sizes for a slip; a layer as large as this is made in Python and given by `modules=`",
         ).error()
-    _checked[key] = None
 
 
 def _signature_help(new: NewLayer) -> str:
@@ -234,17 +318,20 @@ def _signature_help(new: NewLayer) -> str:
     return f"`{operation.name}({operation.signature})`" if operation is not None else ""
 
 
-def trial(layers: Sequence[NewLayer], shape: tuple[int, ...], builder: Builder) -> tuple[int, ...] | str:
-    """Shape that a chain of new layers gives for an input of `shape`; a text says why it gives none.
+def trial(layers: Sequence[NewLayer], shapes: Sequence[tuple[int, ...]], builder: Builder) -> tuple[int, ...] | str:
+    """Shape that a chain of new layers gives for inputs of `shapes`; a text says why it gives none.
 
     The layers live on the meta device for it: they have shapes and no numbers.
     """
     place = Place(torch.device("meta"), torch.float32, training=False)
     try:
         with builder.own_randomness(), torch.no_grad():
-            value: Any = torch.empty(shape, device="meta")
-            for new in layers:
-                value = builder.build(new, place)(value)
+            values = [torch.empty(shape, device="meta") for shape in shapes]
+            value: Any = values[0]
+            for number, new in enumerate(layers):
+                if new.wraps:
+                    return f"the shape that `{new.name}` gives is up to the layer that it wraps"
+                value = builder.build(new, place)(*([value] if number else values))
     except RewriteError:
         raise
     except Exception as problem:

@@ -20,6 +20,10 @@ _ACTIVATION_NAMES = ("activation", "act", "act_layer", "act_fn", "activation_fn"
 _PLAIN = (int, float, str, bool, type(None), torch.dtype)
 
 
+_WRAPPED = "base_layer"
+"""what adapters call the layer that they are built around: ours, and those of PEFT"""
+
+
 def _attributes(module: nn.Module, operation: Operation | None) -> dict[str, object]:
     """Constructor arguments that a module still carries; the plain attributes of a class outside the vocabulary."""
     if operation is not None:
@@ -43,19 +47,25 @@ def _bases(cls: Any) -> tuple[str, ...]:
     return tuple(qualified(base) for base in cls.__mro__ if base is not object)
 
 
-def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Layer]:
+def read_layers(
+    model: nn.Module, read_only: Mapping[str, str], leaves: frozenset[str] = frozenset()
+) -> dict[str, Layer]:
     """Every module of `model` by its first path; no forward is run.
 
     Args:
         model: the root.
         read_only: path of a layer whose weights are read without a call -> who reads them.
+        leaves: paths of modules that are read as one call each.
 
     """
     layers: dict[str, Layer] = {}
     first: dict[nn.Module, str] = {}
     aliases: dict[str, list[str]] = {}
     inside: dict[nn.Module, str] = {}
+    hidden: dict[nn.Module, str] = {}
     for path, module in walk(model):
+        if path in leaves:
+            hidden.update((child, hidden.get(child, path)) for child in module.modules() if child is not module)
         if module in first:
             aliases.setdefault(first[module], []).append(path)
             continue
@@ -75,6 +85,8 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
             uncallable = f"`{read_only[path] or type(model).__name__}` reads its weights without calling it"
         elif module in inside:
             uncallable = f"`{inside[module]}` reads its weights without calling it"
+        elif module in hidden:
+            uncallable = f"`{hidden[module]}` is a leaf, whose inside is not looked into"
         layers[path] = Layer(
             path=path,
             kind=qualified(cls),
@@ -89,6 +101,7 @@ def read_layers(model: nn.Module, read_only: Mapping[str, str]) -> dict[str, Lay
             training=module.training,
             aliases=tuple(aliases.get(path, ())),
             activation=_activation_slot(module, operation),
+            wrapped=f"{path}.{_WRAPPED}".lstrip(".") if module._modules.get(_WRAPPED) is not None else "",
             uncallable=uncallable,
             exact=operation is None or keeps_forward(cls),
         )

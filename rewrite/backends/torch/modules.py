@@ -74,6 +74,13 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     return twin
 
 
+def same_storage(parameter: nn.Parameter, learns: bool) -> nn.Parameter:
+    """A parameter over the same numbers that does or does not learn."""
+    twin: nn.Parameter = torch.Tensor._make_subclass(type(parameter), parameter.detach(), learns)
+    twin.__dict__.update(parameter.__dict__)
+    return twin
+
+
 def parent_of(path: str) -> tuple[str, str]:
     """`a.b.c` -> (`a.b`, `c`)."""
     head, _, name = path.rpartition(".")

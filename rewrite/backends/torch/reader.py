@@ -63,12 +63,16 @@ class Flattener:
         """The nodes in order of execution, and the values that the model returns."""
         root = self.capture.root
         outputs: tuple[Value, ...] = ()
-        if is_leaf(root):
+        if is_leaf(root) or root in self.capture.whole:
             self._loose_node(root, None)
         elif self.capture.scopes[root].reason:
             self._expand_opaque(root, None)
         else:
-            outputs = tuple(leaves_of(self._expand(self.capture.scopes[root], {}, None)))
+            scope = self.capture.scopes[root]
+            names = [
+                str(node.target) for node in scope.bodies[self._mode(scope)].graph.nodes if node.op == "placeholder"
+            ]
+            outputs = tuple(leaves_of(self._expand(scope, {name: Value(None, input=name) for name in names}, None)))
         return tuple(self.nodes), outputs
 
     def _mode(self, scope: Scope) -> str:
@@ -114,7 +118,10 @@ class Flattener:
             called = self._add(node, scope, calls, env, owner, layer=layer, module=module)
             if not recipe.after:
                 return Value(called)
-            return self._around(layer, recipe.after, owner, Value(called))
+            main = self._around(layer, recipe.after, owner, Value(called, (0,) if called.outputs > 1 else ()))
+            if called.outputs < 2:
+                return main
+            return (main, *(Value(called, (number,)) for number in range(1, called.outputs)))
         outputs = 1
         if not child.reason and not isinstance(child.bodies[self._mode(child)].result, Slot):
             outputs = 0
@@ -260,7 +267,7 @@ class Flattener:
 def _is_part(operation: Operation, layer: Layer | None, owner: Node | None) -> bool:
     """Whether a function is how the layer around it computes: then that layer is the operation, not its function."""
     outer = OPERATIONS.get(owner.operation) if owner is not None and owner.operation is not None else None
-    return layer is None and outer is not None and outer.family == operation.family is not None
+    return layer is None and outer is not None and (outer.wraps or outer.family == operation.family is not None)
 
 
 def _only_mode(bodies: Mapping[str, fx.Node], scope: Scope) -> str:

@@ -113,6 +113,8 @@ class Capture:
     scopes: dict[nn.Module, Scope]
     read_only: dict[str, str]
     """path of a layer whose tensors are read without calling it -> path of the module that reads them"""
+    whole: frozenset[nn.Module] = frozenset()
+    """modules of layers that were asked to be read as one call each"""
 
 
 _signatures: dict[object, inspect.Signature] = {}

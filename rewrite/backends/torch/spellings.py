@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from rewrite.backends.torch import own_layers
 from rewrite.vocabulary import OPERATIONS, by_method, by_module, short
 from rewrite.vocabulary.operation import Operation
 
@@ -67,17 +68,23 @@ def class_operation(cls: Any) -> Operation | None:
 
 @functools.cache
 def keeps_forward(cls: Any) -> bool:
-    """Whether `cls` computes what its operation computes: it is the listed class, or inherits its forward."""
+    """Whether `cls` computes what its operation computes: it is a listed class, or inherits its forward."""
     found = class_operation(cls)
     if found is None or found.module is None:
         return False
     own = cls.__dict__.get("_rewrite_base", cls)  # a rewritten class computes what its base does, and then some
-    return bool(own.forward is resolve(found.module).forward)
+    listed = next((base for base in cls.__mro__ if qualified(base) in found.also), None)
+    if listed is None:
+        listed = resolve(found.module)
+    return bool(own.forward is listed.forward)
 
 
 @functools.cache
 def resolve(dotted: str) -> Any:
     """The object behind a dotted name of the vocabulary (`torch.nn.ReLU`, `_operator.add`); never one from a rule."""
+    room, _, own = dotted.rpartition(".")
+    if room == own_layers.__name__:
+        return getattr(own_layers, own)
     head, *rest = dotted.split(".")
     thing: Any = {"torch": torch, "operator": operator, "_operator": operator}[head]
     for name in rest:
@@ -88,7 +95,10 @@ def resolve(dotted: str) -> Any:
 def is_leaf(module: nn.Module) -> bool:
     """Whether a call of `module` is one operation, whose inside no rule looks into."""
     cls: Any = type(module)
-    if module._modules and not keeps_forward(cls) and class_operation(cls) is not None:
+    operation = class_operation(cls)
+    if operation is not None and operation.wraps:
+        return False  # rules look into it: what it wraps is a layer like any other
+    if module._modules and operation is not None and not keeps_forward(cls):
         # A layer of layers, such as a BatchNorm2d that calls its own activation: rules look into it. What an earlier
         # rewrite hung behind the call is no part of it.
         recipe = getattr(cls, "_rewrite_recipe", None)
