@@ -49,7 +49,7 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
     for link in links:
         bound = [unit for unit in link.alternatives if isinstance(unit.base, Bound)]
         if bound and (len(link.alternatives) > 1 or link.capture or bound[0].tests or bound[0].pick or link.optional):
-            message = f"`{link.joins}` stands for a call that was named before"
+            message = f"`{link.joins}` is the very call that was named before, so it stands alone here"
             help_text = "its tests, picks and names stand where it is named first"
             yield Diagnostic("RW108", message, link.span, help=help_text)
     for link in links:
@@ -67,7 +67,8 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
     for chain in selector.chains:
         end = chain[0] if word == "before" else chain[-1]
         if end.optional and len(chain) > 1 and word in ("after", "before", "at"):
-            help_text = f"end the chain with the call that `{word}` is about"
+            verb = "begin" if word == "before" else "end"
+            help_text = f"{verb} the chain with the call that `{word}` is about"
             yield Diagnostic("RW108", f"`{word}` is about this call, so it cannot be missing", end.span, help=help_text)
         if all(link.optional for link in chain) and len(chain) > 1:
             yield Diagnostic("RW108", "all calls of this chain may be missing", chain[0].span, help="drop one `?`")

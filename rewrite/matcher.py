@@ -9,7 +9,7 @@ from functools import cached_property
 
 from rewrite import globs
 from rewrite.errors import Diagnostic
-from rewrite.expression import Expression, evaluate, names_in, truth
+from rewrite.expression import SELECTED, Expression, evaluate, names_in, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
 from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
@@ -215,7 +215,7 @@ class Matcher:
         # An outer call and the call inside it may both take the value: the outermost one that is named is meant.
         outermost = {match.node.index for match in sites}
         sites = [m for m in sites if not any(outer.index in outermost for outer in _owners(m.node))]
-        if not sites:
+        if not sites and not any(miss.stage == "where" and miss.chosen is None for miss in firsts.misses):
             unlinked = next((node for node, _ in (*firsts.nodes, *seconds.nodes) if not node.linked), None)
             firsts.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
             near = firsts.nodes or seconds.nodes
@@ -226,7 +226,8 @@ class Matcher:
         """Why `between` found nothing, with the shortest way from one to the other if there is one."""
         text = f"the first selector fits {len(firsts.nodes)} and the second {len(seconds.nodes)}, but no value goes"
         if not firsts.nodes or not seconds.nodes:
-            return f"the first selector fits {len(firsts.nodes)} calls and the second {len(seconds.nodes)}"
+            calls = "call" if len(firsts.nodes) == 1 else "calls"
+            return f"the first selector fits {len(firsts.nodes)} {calls} and the second {len(seconds.nodes)}"
         way = self.flow.shortest((node for node, _ in firsts.nodes), (node for node, _ in seconds.nodes))
         if way is None:
             return f"{text} from one to the other"
@@ -339,6 +340,23 @@ class Matcher:
         excluded = selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes)
         yield "except", "" if excluded else None
 
+    def first_failed(self, selector: Selector, node: Node) -> tuple[str, str] | None:
+        """(stage, why) of the first test that a call of the kind of the first link fails, if it passes no unit."""
+        failed: tuple[str, str] | None = None
+        for unit in selector.links[0].alternatives:
+            if self.explain_base(unit, node) is not None or (isinstance(unit.base, Anything) and node.composite):
+                continue
+            this = next(((stage, why) for stage, why in self._tests(selector, unit, node) if why is not None), None)
+            if this is None:
+                return None
+            failed = failed or this
+        return failed
+
+    def is_in_scope(self, selector: Selector, node: Node) -> bool:
+        """Whether a call lies where a selector looks."""
+        unit = Unit(Anything(), selector.span)
+        return all(why is None for _, why in self._tests(selector, unit, node))
+
     def explain_base(self, unit: Unit, node: Node, names: Mapping[str, object] | None = None) -> str | None:
         """None if the call is of the unit's kind, at its path or the captured one, else why not."""
         match unit.base:
@@ -357,6 +375,10 @@ class Matcher:
         if self.explain_base(unit, node, names) is not None:
             return False
         return all(attribute.explain(test, node, self._constant, self.uses) is None for test in unit.tests)
+
+    def can_be(self, unit: Unit, node: Node) -> bool:
+        """Whether a call is what one unit of a chain says; `any` is none that is only the sum of its parts."""
+        return not (isinstance(unit.base, Anything) and node.composite) and self.fits(unit, node)
 
     def uses(self, node: Node) -> int:
         """How often a value of a call is taken by other calls, and as an output of the model."""
@@ -409,7 +431,7 @@ class Matcher:
         units: dict[int, Unit] = {}
         picks: dict[int, Pick] = {}
         for unit in reversed(selector.links[number].alternatives):
-            fitting = [(index, node) for index, node in sorted(calls.items()) if self._can_be(unit, node)]
+            fitting = [(index, node) for index, node in sorted(calls.items()) if self.can_be(unit, node)]
             if unit.pick is not None:
                 picks |= {index: unit.pick for index, _ in fitting}
                 fitting = self._pick(selector, unit, fitting)
@@ -426,11 +448,8 @@ class Matcher:
                 found.misses.append(Miss(chosen.calls[number], "pick", why, chosen))
         return kept
 
-    def _can_be(self, unit: Unit, node: Node) -> bool:
-        return not (isinstance(unit.base, Anything) and node.composite) and self.fits(unit, node)
-
     def _is_start(self, selector: Selector, node: Node) -> bool:
-        return any(
+        return self.is_in_scope(selector, node) and any(
             self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
         )
 
@@ -500,9 +519,10 @@ class Matcher:
 
             if name == "is":
                 return isinstance(subject, Node) and fits(subject)
-            asked = node if subject is None else subject
+            asked = node if subject is SELECTED else subject
             if not isinstance(asked, Node):
-                raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
+                what = "a call that is missing" if subject is None else "what is no call"
+                raise Diagnostic("RW106", f"`{name}` is asked of {what}", span).error()
             return self._question(name, asked, fits, lambda: self._meant(units, names), span)
 
         return relate

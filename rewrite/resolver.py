@@ -347,6 +347,8 @@ class _Resolver:
         help_text = (
             f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else "write `match A as a: ...`"
         )
+        if isinstance(unit.base, syntax.Dotted) and unit.base.text in scope.captures:
+            help_text = f"write `{unit.base.text}` alone; tests, scopes and conditions stand in the pattern"
         message = "in a `match`, a statement is about one of its captures"
         self.report(Diagnostic("RW103", message, selector.span, "no capture of this rule", help=help_text))
         return None

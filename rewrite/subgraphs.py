@@ -164,9 +164,13 @@ class Search:
             if next(self._extend(order, 0, {first: node}, {first: unit}), None) is not None:
                 return None
             reached: Stuck | None = self.deepest
-            if reached is not None and (best is None or len(reached.calls) > len(best.calls)):
+            if reached is not None and (best is None or self._far(reached) > self._far(best)):
                 best = reached
         return best
+
+    def _far(self, stuck: Stuck) -> tuple[int, bool]:
+        """How far a beginning came; of two, that counts more which lacks a call that must be there."""
+        return len(stuck.calls), not self.selector.links[stuck.link].optional
 
     # ---- where to begin
 
