@@ -67,7 +67,7 @@ class Fold:
                 "RW318",
                 f"`{norm.name}` {what}, so it has no fixed scale and shift to fold",
                 self.span,
-                help="put the model in eval mode first, by `model.eval()` or `--eval`; or choose: `where not b.training`"
+                help="put the model in eval mode first: `model.eval()` or `--eval`; or choose: `where not b.training`"
                 if norm.layer.statistics
                 else "leave it out with `except`",
             ).error()
