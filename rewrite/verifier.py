@@ -143,8 +143,8 @@ def _try_mode(
     where = f" at {found.place}" if found.place else ""
     what = "outputs" if mode == "eval mode" else "outputs, gradients and buffers of one step"
     if not must_keep:
-        apart = found.reason or f"by up to {found.error:.3g}"
-        return f"{mode}: runs; the rules may change numbers, and {what} differ {apart}{where}"
+        apart = f": {found.reason}" if found.reason else f" by up to {found.error:.3g}"
+        return f"{mode}: runs; the rules may change numbers, and {what} differ{apart}{where}"
     if found.is_rounding:
         return f"{mode}: {what} are the same; the largest difference is {found.error:.3g}"
     raise Diagnostic(
