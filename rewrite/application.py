@@ -12,7 +12,7 @@ from typing import Any
 from rewrite import edit
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import Diagnostic, PlanError, RewriteError
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, PlanError, RewriteError
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
@@ -22,7 +22,7 @@ from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
 from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
 from rewrite.source import Span
-from rewrite.verifier import verify
+from rewrite.verifier import try_out, verify
 
 _ONCE = ("Insert", "Replace", "Remove", "Reset", "Wrap", "Fold", "Move", "Tap")
 """actions that would do more when done twice"""
@@ -42,6 +42,7 @@ class Application:
         count_calls: whether the report tells the number of calls even where no rule is about calls.
         strict: whether matches in each other's way are an error.
         lenient: whether a `leaf` may name nothing.
+        by_run: whether both models are run on real numbers as well.
 
     """
 
@@ -58,6 +59,7 @@ class Application:
         count_calls: bool,
         strict: bool = False,
         lenient: bool = False,
+        by_run: bool = False,
     ) -> None:
         self.backend = backend
         self.model = model
@@ -67,6 +69,7 @@ class Application:
         self.seed = seed
         self.name = name
         self.strict = strict
+        self.by_run = by_run
         classes = {key: backend.dotted_name(cls) for key, cls in modules.items()}
         self.context = Context(program.constants, classes, modules, self._as_object)
         self.current = model
@@ -96,6 +99,8 @@ class Application:
         """
         self.carry_out()
         report = self.report(self.verify(self.program.output, self.program.equivalent))
+        if self.by_run:
+            report = replace(report, runs=self.try_out())
         if self.current is self.model:
             return self.model, report
         return self.backend.separate(self.current, self.model), report
@@ -134,6 +139,27 @@ class Application:
             new_layers=self.new_layers,
             equivalent=equivalent,
             preserved=all(clause.preserves for clause in self.program.clauses),
+        )
+
+    def try_out(self) -> tuple[str, ...]:
+        """Runs the given model and the changed one on real numbers; what was run and found.
+
+        Raises:
+            PlanError, SiteError: numbers that must be the same are not; nothing is known to run the model on.
+
+        """
+        example = self.example or self.backend.probe(self.model, 2).example
+        if example is None:
+            raise Diagnostic(
+                "RW203", "no input was found that the model takes, to run it on", help=EXAMPLE_HELP
+            ).error()
+        return try_out(
+            self.backend,
+            self.model,
+            self.current,
+            example,
+            preserved=all(clause.preserves for clause in self.program.clauses),
+            preserved_training=all(clause.preserves_training for clause in self.program.clauses),
         )
 
     def explain(self) -> Explained:

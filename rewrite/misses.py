@@ -320,7 +320,11 @@ class Misses:
                         "RW405",
                         f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called",
                         selector.span,
-                        notes=(f"that forward could not be captured: {self.graph.opaque[where]}",),
+                        notes=(
+                            f"that forward could not be captured: {self.graph.opaque[where]}"
+                            if where in self.graph.opaque
+                            else f"it stands in `{self.graph.closed[where]}`, which is one call of that forward",
+                        ),
                         help="layers in it are reached one by one; its functions are not",
                     )
                 )

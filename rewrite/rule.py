@@ -64,6 +64,11 @@ class Clause:
         """Whether all its actions leave the numbers that the model computes in eval mode as they are, to rounding."""
         return all(action.preserves for action in self.actions)
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return all(action.preserves_training for action in self.actions)
+
 
 @dataclass(frozen=True)
 class OutputPromise:

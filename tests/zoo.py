@@ -146,7 +146,7 @@ def outcomes(spec: str, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcom
 def _outcome(
     spec: str, name: str, model: nn.Module, inputs: Any, real: list[Call], runs: Counter[str], is_place: Places
 ) -> Outcome:
-    made = ("GroupNorm", "SiLU") if name in ("groupnorm.rw", "swap_activations.rw") else ()
+    made = {"groupnorm.rw": ("GroupNorm",), "swap_activations.rw": ("SiLU",)}.get(name, ())
     wanted = [call for call in real if is_place(call, model)]
     return compared(spec, name, RULES / name, model, inputs, wanted, runs, made=made, real=real)[0]
 
@@ -183,7 +183,7 @@ def compared(
     except RewriteError as error:
         if error.code in ("RW301", "RW201") and not expected:
             return Outcome(spec, name, 0, 0, 0), None
-        hidden = _opaque_of(model)
+        hidden = _hidden_in(model)
         if error.code == "RW301" and all(_is_function(call) and call.path in hidden for call in wanted):
             why = f"functions in forwards that are not captured: {hidden[wanted[0].path]}"
         else:
@@ -201,15 +201,17 @@ def compared(
         ran = sum(call.operation in made for call in after) - sum(call.operation in made for call in real)
     else:
         ran = sum(call.is_module and call.path not in known for call in after)
-    opaque = dict(report.scopes)
+    opaque = _hidden_in(model)
     reason = ""
     if not expected == len(clause.sites) == ran:
         reason = _why(wanted, clause.sites, opaque, ran, runs)
     return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque), result
 
 
-def _opaque_of(model: nn.Module) -> Mapping[str, str]:
-    return backend_for(model).read(model).graph.opaque
+def _hidden_in(model: nn.Module) -> Mapping[str, str]:
+    """Path of each forward in which functions are not seen -> why."""
+    graph = backend_for(model).read(model).graph
+    return {**graph.closed, **graph.opaque}
 
 
 def runs_of(model: nn.Module, args: Any, kwargs: Any) -> Counter[str]:

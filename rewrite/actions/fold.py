@@ -39,6 +39,11 @@ class Fold:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return True
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """An update of the layer and a bypass of the normalisation, for each match."""
         for site in sites:

@@ -42,6 +42,11 @@ class Replace:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return False
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Turns the sites into edits, one for each layer or call."""
         done: dict[tuple[str, str, int] | str, list[NewLayer]] = {}

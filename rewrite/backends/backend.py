@@ -201,6 +201,17 @@ class Backend(Protocol):
         """
         ...
 
+    def compare_training(self, model: Any, written: Any, example: Example) -> Difference:
+        """Runs one step of training of copies of both, with the same random numbers, layers of the second only at rest.
+
+        Compared are outputs, gradients of shared parameters, and buffers behind the step.
+
+        Raises:
+            SiteError: one of them has no numbers, does not run on this example, or does not do the same twice (RW203).
+
+        """
+        ...
+
     def assemble(self, sketch: Sketch, modules: Mapping[str, Callable[..., Any]]) -> Any:
         """A small model from a description of its calls, in eval mode; the same one every time.
 

@@ -123,6 +123,19 @@ def add_inputs(parser: Parser) -> None:
         metavar="[NAME=]1x3x224x224[:DTYPE]",
         help="an example input, in the order of the model's arguments; integers are drawn from 0 and 1",
     )
+    parser.add_argument(
+        "--probe", action="store_true", help="where no --input is given, look for inputs that the model takes"
+    )
+
+
+def add_verify(parser: Parser) -> None:
+    """How the result is checked."""
+    parser.add_argument(
+        "--verify",
+        choices=("shapes", "run"),
+        default="shapes",
+        help="`run` also runs both models on real numbers, in eval and in training mode",
+    )
 
 
 def rules_and_model(parser: Parser, options: argparse.Namespace) -> tuple[str | Rules, str]:

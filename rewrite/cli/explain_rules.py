@@ -39,7 +39,7 @@ def run_rules(options: argparse.Namespace) -> int:
     explained = explain_rules(
         model,
         options.rules,
-        example_inputs=examples(options),
+        example_inputs=examples(options, model),
         params=dict(options.params),
         seed=options.seed,
         name=options.model,

@@ -14,7 +14,7 @@ from rewrite.backends.backend import Difference, Example, Probe, Ran, Reading, S
 from rewrite.backends.torch.assembly import assemble
 from rewrite.backends.torch.calls import Calls
 from rewrite.backends.torch.capture import capture
-from rewrite.backends.torch.comparison import compare
+from rewrite.backends.torch.comparison import compare, compare_training
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_lazy, find_wrapper, memory_of, separate, walk
@@ -214,6 +214,10 @@ class TorchBackend:
     def compare(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
         """Runs copies of both on real numbers."""
         return compare(model, written, example)
+
+    def compare_training(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
+        """Runs one step of copies of both in training mode."""
+        return compare_training(model, written, example)
 
     def assemble(self, sketch: Sketch, modules: Mapping[str, Callable[..., Any]]) -> nn.Module:
         """A module whose children are the layers of the sketch."""
