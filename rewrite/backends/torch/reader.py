@@ -337,7 +337,8 @@ _OPERATORS = {
 def _names_in(module: nn.Module) -> frozenset[str]:
     """Global and attribute names that the code of a forward uses, functions defined inside it included."""
     found: set[str] = set()
-    codes = [getattr(inspect.unwrap(type(module).forward), "__code__", None)]
+    forward = type(module).forward
+    codes = [getattr(inspect.unwrap(getattr(forward, "_rewrite_original", forward)), "__code__", None)]
     while codes:
         code = codes.pop()
         if code is not None:
