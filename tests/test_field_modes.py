@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 from collections.abc import Callable
@@ -513,3 +514,29 @@ def test_graphs_live_on_and_are_rewritten_again() -> None:
     loss: Any = checkpoint(result.train(), x.requires_grad_(), use_reentrant=False)
     loss.sum().backward()
     assert result.a.weight.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_script_is_right_or_refused() -> None:
+    """TorchScript reads source: it must not read that of the forward as it was."""
+
+    class Branches(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            if bool(x.sum() > 1e9):
+                x = x * 2
+            return self.b(self.a(x))
+
+    x = image()
+    result = rewritten(Sum().eval(), "after ReLU: insert Tanh")
+    assert torch.equal(torch.jit.script(result)(x), result(x))
+    result = rewritten(nn.Sequential(conv(), nn.ReLU()).eval(), "after Conv2d: insert Tanh")
+    assert torch.equal(torch.jit.script(result)(x), result(x))
+    torch.jit.script(Branches().eval())
+    with pytest.raises(Exception, match="variable number of arguments"):
+        torch.jit.script(rewritten(Branches().eval(), "after Conv2d: insert Tanh"))
+
+
+def test_the_signature_of_an_extended_layer_stays() -> None:
+    _, result, _ = opaque()
+    assert inspect.signature(result.conv.forward) == inspect.signature(nn.Conv2d(1, 1, 1).forward)
+    assert result.conv.forward.__qualname__ == nn.Conv2d.forward.__qualname__

@@ -411,16 +411,15 @@ class Own(nn.Module):
 
 def test_new_weights() -> None:
     model = Own()
-    one, two = (
-        rewritten(model, "reset MultiheadAttention | Linear"),
-        rewritten(model, "reset MultiheadAttention | Linear"),
-    )
-    torch.randn(3)  # what was drawn before is no matter
+    rule = "reset MultiheadAttention | Linear"
+    one = rewritten(model, rule)
+    torch.randn(3)  # what is drawn in between is no matter
+    two = rewritten(model, rule)
     for key, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[key]), key
     for key in ("attention.in_proj_weight", "attention.out_proj.weight", "fc.weight"):
         assert not torch.equal(one.state_dict()[key], model.state_dict()[key])
-    other = rewritten(model, "reset MultiheadAttention | Linear", seed=1)
+    other = rewritten(model, rule, seed=1)
     assert not torch.equal(one.fc.weight, other.fc.weight)
     refused("RW320", model, "reset any", "has no `reset_parameters`")
     result = rewritten(model, "reset any with zeros")

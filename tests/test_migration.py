@@ -115,3 +115,22 @@ def test_on_the_meta_device_too() -> None:
         model = Net()
     report = get_report(apply_rules(model, Rules('wrap "fc" with LoRA(rank=1)')))
     assert report.moved_keys == CASES["wrap"][1]
+
+
+class WithState(nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"n": getattr(self, "n", 3)}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.n = state["n"]
+
+
+def test_state_beside_the_tensors_moves_along() -> None:
+    model = nn.Sequential(WithState(4, 4))
+    result = apply_rules(model, Rules("wrap Linear with LoRA(rank=1)"))
+    report = get_report(result)
+    assert report.moved_keys["0._extra_state"] == "0.base_layer._extra_state"
+    assert set(report.new_keys) == set(result.state_dict()) - set(model.state_dict())
+    checkpoint = model.state_dict() | {"0._extra_state": {"n": 7}}
+    result.load_state_dict(result.state_dict() | migrate(checkpoint, report), strict=True)
+    assert result[0].base_layer.n == 7

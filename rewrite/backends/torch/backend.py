@@ -195,6 +195,10 @@ class TorchBackend:
                 if buffer is not None and name not in module._non_persistent_buffers_set:
                     keys.append(prefix + name)
                     memory[prefix + name] = memory_of(buffer)
+            if type(module).get_extra_state is not nn.Module.get_extra_state:
+                keys.append(prefix + "_extra_state")
+                own = next((value for value in module._parameters.values() if value is not None), None)
+                memory[prefix + "_extra_state"] = ("extra", memory_of(own) if own is not None else id(module))
             if is_leaf(module) and module not in inside:
                 layers += 1
                 if module._modules:

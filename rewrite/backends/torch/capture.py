@@ -221,6 +221,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.answering = []
 
     def _answer_in(self, function: Any) -> None:
+        function = getattr(function, "_rewrite_original", function)
         space = getattr(inspect.unwrap(function), "__globals__", None)
         if space is not None and "isinstance" not in space:
             space["isinstance"] = model_isinstance

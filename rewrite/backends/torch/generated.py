@@ -196,7 +196,6 @@ def _extended_forward(original: Callable[..., Any], recipe: Recipe) -> Callable[
     """A forward with more layers around it, for a layer whose surrounding forward is left alone."""
     before, after = recipe.before, recipe.after
 
-    @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if before:
             if args:
@@ -213,6 +212,12 @@ def _extended_forward(original: Callable[..., Any], recipe: Recipe) -> Callable[
             main = self._modules[name](main)  # type: ignore[misc]
         return (main, *output[1:]) if isinstance(output, tuple) else main
 
+    # Not `functools.wraps`: TorchScript would follow it to the source of the original and leave the new layers out.
+    forward.__name__, forward.__qualname__ = original.__name__, original.__qualname__
+    forward.__module__, forward.__doc__ = original.__module__, original.__doc__
+    forward.__annotations__ = dict(getattr(original, "__annotations__", {}))
+    forward.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    forward._rewrite_original = original  # type: ignore[attr-defined]
     return forward
 
 

@@ -319,9 +319,7 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     mentioned = {
-        scope.path: _names_in_code(inspect.unwrap(type(scope.module).forward))
-        for scope in capture.scopes.values()
-        if scope.reason
+        scope.path: _names_in_code(_written_forward(scope.module)) for scope in capture.scopes.values() if scope.reason
     }
     closed: dict[str, str] = {}
     for scope in capture.scopes.values():
@@ -355,6 +353,12 @@ def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:
             if node.op == "call_function" and isinstance(target, types.FunctionType):
                 if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
                     yield target
+
+
+def _written_forward(module: nn.Module) -> Any:
+    """The forward as somebody wrote it, whatever stands around it."""
+    forward = type(module).forward
+    return inspect.unwrap(getattr(forward, "_rewrite_original", forward))
 
 
 def _names_in_code(function: Any) -> frozenset[str]:

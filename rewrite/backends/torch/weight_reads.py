@@ -27,6 +27,8 @@ def read_children(module: nn.Module) -> set[str]:
     for base in cls.__mro__:
         if base is nn.Module:
             break
+        if "_rewrite_base" in base.__dict__:
+            continue  # generated around the class that follows
         for function in base.__dict__.values():
             accessor = getattr(function, "fget", None) or getattr(function, "func", function)
             plain = getattr(accessor, "__wrapped__", accessor)
