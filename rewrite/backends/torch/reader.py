@@ -350,9 +350,10 @@ def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:
     for body in scope.bodies.values():
         for node in body.graph.nodes:
             target = node.target
-            if node.op == "call_function" and isinstance(target, types.FunctionType):
-                if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
-                    yield target
+            if node.op != "call_function" or not isinstance(target, types.FunctionType):
+                continue
+            if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
+                yield target
 
 
 def _written_forward(module: nn.Module) -> Any:
