@@ -326,7 +326,7 @@ def flatten(
     closed: dict[str, str] = {}
     for scope in capture.scopes.values():
         for function in _closed_functions(scope) if not scope.reason else ():
-            closed.setdefault(scope.path, function.__name__)
+            closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | _names_in_code(function)
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
@@ -352,9 +352,10 @@ def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:
     for body in scope.bodies.values():
         for node in body.graph.nodes:
             target = node.target
-            if node.op == "call_function" and isinstance(target, types.FunctionType):
-                if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
-                    yield target
+            if node.op != "call_function" or not isinstance(target, types.FunctionType):
+                continue
+            if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
+                yield target
 
 
 def _names_in_code(function: Any) -> frozenset[str]:
