@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rewrite.engine import Rules, apply_with_report, check_rules
+from rewrite.engine import Rules, apply_with_report, check_rules, probe
 from rewrite.errors import Diagnostic, RewriteError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
+
+    from rewrite.report import Report
 
 VERDICTS = {
     "rewritten": "the rules were applied",
@@ -39,6 +41,10 @@ _NOWHERE = frozenset(["RW201", "RW301"])
 """codes that say that a selector chose nothing"""
 
 
+_ASK_FOR_INPUTS = frozenset(["RW202", "RW203", "RW206"])
+"""codes whose remedy is an example input"""
+
+
 @dataclass(frozen=True)
 class Line:
     """What one rule file met in one model."""
@@ -54,6 +60,8 @@ class Line:
     """in the mode that the builder leaves the model in, and in the other one"""
     scopes: Mapping[str, int] = field(default_factory=dict)
     """`list`, `graph`, `opaque` -> number of modules"""
+    probed: bool = False
+    """whether the rules needed example inputs, which `probe` found"""
     unseen: int = 0
     """forwards that could not be captured and name a function that the rules mean"""
     code: str = ""
@@ -131,10 +139,16 @@ def examine(spec: str, task: Task) -> Iterator[Line]:
 
 def _examine_one(spec: str, model: object, name: str, rules: str | Rules, task: Task) -> Line:
     start = time.perf_counter()
+    probed = False
     try:
-        _, report = apply_with_report(
-            model, rules, params=task.params, seed=task.seed, name=spec, allow_code=task.allow_code
-        )
+        try:
+            _, report = _applied(spec, model, rules, task, None)
+        except RewriteError as error:
+            inputs = probe(model).inputs if error.code in _ASK_FOR_INPUTS else None
+            if inputs is None:
+                raise
+            probed = True
+            _, report = _applied(spec, model, rules, task, inputs)
     except RewriteError as error:
         verdict = "none" if _is_nowhere(error.diagnostics[0]) else "refused"
         return Line(
@@ -150,7 +164,20 @@ def _examine_one(spec: str, model: object, name: str, rules: str | Rules, task: 
         time.perf_counter() - start,
         sites=sum(len(clause.sites) + len(clause.other_mode) for clause in report.clauses),
         scopes=dict(report.scope_kinds),
+        probed=probed,
         unseen=sum(warning.code == "RW405" and "is left out" in warning.message for warning in report.warnings),
+    )
+
+
+def _applied(spec: str, model: object, rules: str | Rules, task: Task, inputs: object) -> tuple[object, Report]:
+    return apply_with_report(
+        model,
+        rules,
+        example_inputs=inputs,
+        params=task.params,
+        seed=task.seed,
+        name=spec,
+        allow_code=task.allow_code,
     )
 
 

@@ -96,7 +96,8 @@ def apply_rules(
     training the one trains the other. Modules are not shared: mode, hooks and attributes of the two are apart.
 
     Args:
-        model: a `torch.nn.Module` on any device, in either mode.
+        model: a `torch.nn.Module` on any device, in either mode. A compiled one, and one in `DataParallel`, is taken
+            out of its wrapper, and the result is wrapped in the same way.
         rules: path of a rule file, or `Rules(text)`.
         example_inputs: arguments of one call: a tensor, a tuple of arguments, or a dict of keyword arguments. Not
             needed where sizes follow from the layers; with it, shapes are exact and the output is checked.
@@ -146,7 +147,7 @@ def apply_rules(
             count_calls=False,
             verify=verify,
         )
-        written, report = application.run()
+        written, report = _in_wrappers(model, application)
     _reports[written] = report
     return written  # type: ignore[no-any-return]
 
@@ -242,7 +243,7 @@ def apply_with_report(
             count_calls=True,
             verify=verify,
         )
-        written, report = application.run()
+        written, report = _in_wrappers(model, application)
     _reports[written] = report
     return written, report
 
@@ -270,7 +271,8 @@ def probe(model: object, *, batch: int = 2) -> Probe:
     """
     from rewrite.backends import backend_for
 
-    return backend_for(model).probe(model, batch)
+    backend = backend_for(model)
+    return backend.probe(backend.unwrap(model), batch)
 
 
 def get_taps(model: object) -> Mapping[str, Any]:
@@ -315,6 +317,12 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+def _in_wrappers(given: Any, application: Application) -> tuple[Any, Report]:
+    """The changed model in the wrappers that the given one came in, and the report."""
+    written, report = application.run()
+    return (given if written is application.model else application.backend.wrap_like(given, written)), report
+
+
 def _application(
     model: Any,
     rules: str | os.PathLike[str] | Rules,
@@ -336,6 +344,7 @@ def _application(
     if verify not in ("shapes", "run"):
         raise ValueError(f'verify={verify!r} is neither "shapes" nor "run"')
     backend = backend_for(model)
+    model = backend.unwrap(model)
     program, externals = load_program(rules, params, modules, allow_code, backend.class_names(model))
     return Application(
         backend,

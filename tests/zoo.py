@@ -17,7 +17,7 @@ from counting import Call, calls
 from torch import Tensor, nn
 
 from rewrite import RewriteError, apply_rules, get_report, probe
-from rewrite.backends import backend_for
+from rewrite.backends import backend_for, example_of
 from rewrite.saved.builder import find_builders, make
 from rewrite.vocabulary import OPERATIONS
 
@@ -35,6 +35,7 @@ EXPLAINED = (
     "a forward that is not captured calls",
     "RW202",
     "RW206",
+    "RW319",
 )
 """how reasons begin for sites that differ from calls, or for refusals, that name what they are about"""
 
@@ -178,8 +179,15 @@ def compared(
 
     """
     expected = len(wanted)
+    options: dict[str, Any] = {}
     try:
-        result = apply_rules(model, rules)
+        try:
+            result = apply_rules(model, rules)
+        except RewriteError as error:
+            if error.code not in ("RW202", "RW203", "RW206"):
+                raise
+            options = {"example_inputs": inputs}  # the remedy that the error names
+            result = apply_rules(model, rules, **options)
     except RewriteError as error:
         if error.code in ("RW301", "RW201") and not expected:
             return Outcome(spec, name, 0, 0, 0), None
@@ -201,16 +209,16 @@ def compared(
         ran = sum(call.operation in made for call in after) - sum(call.operation in made for call in real)
     else:
         ran = sum(call.is_module and call.path not in known for call in after)
-    opaque = _hidden_in(model)
+    opaque = _hidden_in(model, options.get("example_inputs"))
     reason = ""
     if not expected == len(clause.sites) == ran:
         reason = _why(wanted, clause.sites, opaque, ran, runs)
     return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque), result
 
 
-def _hidden_in(model: nn.Module) -> Mapping[str, str]:
+def _hidden_in(model: nn.Module, inputs: Any = None) -> Mapping[str, str]:
     """Path of each forward in which functions are not seen -> why."""
-    graph = backend_for(model).read(model).graph
+    graph = backend_for(model).read(model, example=example_of(inputs)).graph
     return {**graph.closed, **graph.opaque}
 
 

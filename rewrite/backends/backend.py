@@ -117,6 +117,14 @@ class Backend(Protocol):
         """Whether `model` is of this framework."""
         ...
 
+    def unwrap(self, model: Any) -> Any:
+        """The model inside of wrappers that only run it, such as a compiled one; any other model is its own."""
+        ...
+
+    def wrap_like(self, given: Any, written: Any) -> Any:
+        """What was made of the inside of `given`, in the same wrappers."""
+        ...
+
     def class_names(self, model: Any) -> frozenset[str]:
         """Bare names of the classes of all layers and their bases."""
         ...

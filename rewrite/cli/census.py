@@ -108,6 +108,8 @@ def _text(line: Line, model_width: int, rules_width: int) -> str:
     facts = (
         f"{line.sites:>5} {'site ' if line.sites == 1 else 'sites'}  {scopes}" if line.verdict == "rewritten" else ""
     )
+    if line.probed:
+        facts += ", with inputs that were found for it"
     if line.unseen:
         facts += f", {line.unseen} of them with functions that are left out"
     if line.reason and not facts:

@@ -24,6 +24,7 @@ from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.scopes import Capture, Scope
 from rewrite.backends.torch.spellings import is_leaf, qualified
+from rewrite.backends.torch.wrapping import unwrap, wrap_like
 from rewrite.backends.torch.writer import Writer
 from rewrite.edit import Edit, NewLayer
 from rewrite.errors import Diagnostic
@@ -105,6 +106,12 @@ class TorchBackend:
     def handles(self, model: object) -> bool:
         """Whether it is a module."""
         return isinstance(model, nn.Module)
+
+    def unwrap(self, model: nn.Module) -> nn.Module:
+        return unwrap(model)
+
+    def wrap_like(self, given: nn.Module, written: nn.Module) -> nn.Module:
+        return wrap_like(given, written)
 
     def class_names(self, model: nn.Module) -> frozenset[str]:
         """Bare names of the classes of all layers and their bases."""

@@ -184,6 +184,9 @@ _WRAPPERS = {
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "apply the rules before sharding",
     "torch.jit._script.ScriptModule": "apply the rules to the module that was scripted, and script the result",
     "torch.fx.graph_module.GraphModule": "apply the rules to the module that was traced, and trace the result",
+    "torch.ao.nn.quantized.modules.utils.WeightedQuantizedModule": "apply the rules first, and quantize the result",
+    "torch.ao.nn.quantized.modules.Quantize": "apply the rules first, and quantize the result",
+    "torch.ao.nn.quantized.modules.DeQuantize": "apply the rules first, and quantize the result",
 }
 """class of a module that runs code which no rule can reach -> what to do instead"""
 

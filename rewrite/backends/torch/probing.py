@@ -230,9 +230,14 @@ def _of_layers(model: nn.Module) -> Iterator[_Maker]:
 
 
 def _conv2d(layer: Any, facts: _Facts) -> Iterator[torch.Tensor]:
-    sizes = (*facts.images, *((size, size) for size in _IMAGE_SIZES))
-    for height, width in dict.fromkeys(sizes):
+    for height, width in facts.images:  # what is stated of the image holds, whatever the first layer takes
+        yield _floats(facts, facts.batch, facts.channels or layer.in_channels, height, width)
+    sizes = dict.fromkeys((*facts.images, *((size, size) for size in _IMAGE_SIZES)))
+    for height, width in sizes:
         yield _floats(facts, facts.batch, layer.in_channels, height, width)
+    if layer.in_channels != 3:
+        yield _floats(facts, facts.batch, 3, 64, 64)
+        yield _floats(facts, facts.batch, 3, 224, 224)
 
 
 def _conv3d(layer: Any, facts: _Facts) -> Iterator[torch.Tensor]:
@@ -295,7 +300,7 @@ _TAKEN: Mapping[type, Callable[[Any, _Facts], Iterator[torch.Tensor]]] = {
 def _facts(model: nn.Module, batch: int) -> _Facts:
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     configs = list(_configs(model))
-    channels = _number(configs, "num_channels", "in_channels", "in_chans")
+    channels = _number(configs, "num_channels", "in_channels", "in_chans") or _stated_channels(model)
     return _Facts(
         images=tuple(dict.fromkeys(_image_sizes(model, configs))),
         channels=channels,
@@ -326,6 +331,12 @@ def _number(configs: Sequence[object], *names: str) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None
+
+
+def _stated_channels(model: nn.Module) -> int | None:
+    stated = getattr(model, "pretrained_cfg", None)  # timm
+    size = stated.get("input_size") if isinstance(stated, dict) else None
+    return int(size[0]) if isinstance(size, tuple | list) and len(size) == 3 else None
 
 
 def _image_sizes(model: nn.Module, configs: Sequence[object]) -> Iterator[tuple[int, int]]:

@@ -324,7 +324,7 @@ def flatten(
     closed: dict[str, str] = {}
     for scope in capture.scopes.values():
         for function in _closed_functions(scope) if not scope.reason else ():
-            closed.setdefault(scope.path, function.__name__)
+            closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | _names_in_code(function)
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
