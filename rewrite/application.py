@@ -352,7 +352,7 @@ def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
                 f"after {repeat.most} {times} this rule still finds something to do",
                 repeat.span,
                 notes=(f"{clause.text} would change {left} next",),
-                help=f"allow more, `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
+                help=f"allow more: `repeat max {min(repeat.most * 2, 100)}`; a rule never ends that makes what it matches",
             )
         ]
     )
