@@ -345,6 +345,7 @@ def _growth(site: PlannedSite) -> int:
 def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
     times = "round" if repeat.most == 1 else "rounds"
     left = ", ".join(f"`{site.node.name}`" for site in made.sites[:4])
+    more = f"`repeat max {min(repeat.most * 2, 100)}`"
     return PlanError(
         [
             Diagnostic(
@@ -352,7 +353,7 @@ def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
                 f"after {repeat.most} {times} this rule still finds something to do",
                 repeat.span,
                 notes=(f"{clause.text} would change {left} next",),
-                help=f"allow more: `repeat max {min(repeat.most * 2, 100)}`; a rule never ends that makes what it matches",
+                help=f"allow more: {more}; a rule never ends that makes what it matches",
             )
         ]
     )
