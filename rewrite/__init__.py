@@ -8,7 +8,18 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would cost the command line its start
 
 if TYPE_CHECKING:
-    from rewrite.engine import Plan, Rules, apply_rules, check_rules, explain_rules, get_report, get_taps, plan_rules
+    from rewrite.backends.backend import Probe
+    from rewrite.engine import (
+        Plan,
+        Rules,
+        apply_rules,
+        check_rules,
+        explain_rules,
+        get_report,
+        get_taps,
+        plan_rules,
+        probe,
+    )
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
     from rewrite.migration import migrate
     from rewrite.report import Report
@@ -20,6 +31,7 @@ __all__ = [
     "Diagnostic",
     "Plan",
     "PlanError",
+    "Probe",
     "Report",
     "RewriteError",
     "RuleError",
@@ -34,6 +46,7 @@ __all__ = [
     "get_taps",
     "migrate",
     "plan_rules",
+    "probe",
     "run_rule_tests",
 ]
 
@@ -41,6 +54,7 @@ _HOMES = {
     **dict.fromkeys(
         ("Diagnostic", "PlanError", "RewriteError", "RuleError", "SafetyError", "SiteError"), "rewrite.errors"
     ),
+    "Probe": "rewrite.backends.backend",
     "Report": "rewrite.report",
     "migrate": "rewrite.migration",
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),

@@ -12,7 +12,7 @@ from typing import Any
 from rewrite import edit
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import Diagnostic, PlanError, RewriteError
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, PlanError, RewriteError
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
@@ -22,7 +22,7 @@ from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
 from rewrite.rule import Clause, Count, OutputPromise, Program, Repeat
 from rewrite.source import Span
-from rewrite.verifier import verify
+from rewrite.verifier import try_out, verify
 
 _ONCE = ("Insert", "Replace", "Remove", "Reset", "Wrap", "Fold", "Move", "Tap")
 """actions that would do more when done twice"""
@@ -42,6 +42,7 @@ class Application:
         count_calls: whether the report tells the number of calls even where no rule is about calls.
         strict: whether matches in each other's way are an error.
         lenient: whether a `leaf` may name nothing.
+        by_run: whether both models are run on real numbers as well.
 
     """
 
@@ -58,6 +59,7 @@ class Application:
         count_calls: bool,
         strict: bool = False,
         lenient: bool = False,
+        by_run: bool = False,
     ) -> None:
         self.backend = backend
         self.model = model
@@ -67,6 +69,7 @@ class Application:
         self.seed = seed
         self.name = name
         self.strict = strict
+        self.by_run = by_run
         classes = {key: backend.dotted_name(cls) for key, cls in modules.items()}
         self.context = Context(program.constants, classes, modules, self._as_object)
         self.current = model
@@ -96,6 +99,8 @@ class Application:
         """
         self.carry_out()
         report = self.report(self.verify(self.program.output, self.program.equivalent))
+        if self.by_run:
+            report = replace(report, runs=self.try_out())
         if self.current is self.model:
             return self.model, report
         return self.backend.separate(self.current, self.model), report
@@ -134,6 +139,27 @@ class Application:
             new_layers=self.new_layers,
             equivalent=equivalent,
             preserved=all(clause.preserves for clause in self.program.clauses),
+        )
+
+    def try_out(self) -> tuple[str, ...]:
+        """Runs the given model and the changed one on real numbers; what was run and found.
+
+        Raises:
+            PlanError, SiteError: numbers that must be the same are not; nothing is known to run the model on.
+
+        """
+        example = self.example or self.backend.probe(self.model, 2).example
+        if example is None:
+            raise Diagnostic(
+                "RW203", "no input was found that the model takes, to run it on", help=EXAMPLE_HELP
+            ).error()
+        return try_out(
+            self.backend,
+            self.model,
+            self.current,
+            example,
+            preserved=all(clause.preserves for clause in self.program.clauses),
+            preserved_training=all(clause.preserves_training for clause in self.program.clauses),
         )
 
     def explain(self) -> Explained:
@@ -329,6 +355,7 @@ class Application:
             output=output,
             warnings=tuple(self.warnings),
             scopes=tuple(self.first.opaque.items()) if self.first is not None else (),
+            scope_kinds=self.first.kinds if self.first is not None else {},
         )
 
 
@@ -345,7 +372,6 @@ def _growth(site: PlannedSite) -> int:
 def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
     times = "round" if repeat.most == 1 else "rounds"
     left = ", ".join(f"`{site.node.name}`" for site in made.sites[:4])
-    more = f"`repeat max {min(repeat.most * 2, 100)}`"
     return PlanError(
         [
             Diagnostic(
@@ -353,7 +379,7 @@ def _restless(clause: Clause, repeat: Repeat, made: Plan) -> PlanError:
                 f"after {repeat.most} {times} this rule still finds something to do",
                 repeat.span,
                 notes=(f"{clause.text} would change {left} next",),
-                help=f"allow more: {more}; a rule never ends that makes what it matches",
+                help=f"allow `repeat max {min(repeat.most * 2, 100)}`; a rule that makes what it matches never ends",
             )
         ]
     )

@@ -8,8 +8,8 @@ from typing import TypeVar
 from rewrite import expression as nodes
 from rewrite import formatter, syntax
 from rewrite.errors import Diagnostic
-from rewrite.expression import Expression
-from rewrite.literals import MISSING, Evaluate, Literal, read_literal
+from rewrite.expression import MISSING, Expression
+from rewrite.literals import Evaluate, Literal, read_literal
 from rewrite.rule import BuiltModel, Case, Count, OutputPromise
 from rewrite.scope import dotted
 

@@ -49,7 +49,7 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
     for link in links:
         bound = [unit for unit in link.alternatives if isinstance(unit.base, Bound)]
         if bound and (len(link.alternatives) > 1 or link.capture or bound[0].tests or bound[0].pick or link.optional):
-            message = f"`{link.joins}` stands for a call that was named before"
+            message = f"`{link.joins}` is the very call that was named before, so it stands alone here"
             help_text = "its tests, picks and names stand where it is named first"
             yield Diagnostic("RW108", message, link.span, help=help_text)
     for link in links:
@@ -67,12 +67,12 @@ def check_chains(selector: Selector, word: str | None) -> Iterator[Diagnostic]:
     for chain in selector.chains:
         end = chain[0] if word == "before" else chain[-1]
         if end.optional and len(chain) > 1 and word in ("after", "before", "at"):
-            help_text = f"end the chain with the call that `{word}` is about"
+            verb = "begin" if word == "before" else "end"
+            help_text = f"{verb} the chain with the call that `{word}` is about"
             yield Diagnostic("RW108", f"`{word}` is about this call, so it cannot be missing", end.span, help=help_text)
         if all(link.optional for link in chain) and len(chain) > 1:
             yield Diagnostic("RW108", "all calls of this chain may be missing", chain[0].span, help="drop one `?`")
-    if len(selector.chains) > 1:
-        yield from _check_connected(selector)
+    yield from _check_connected(selector)
 
 
 def _check_connected(selector: Selector) -> Iterator[Diagnostic]:
@@ -105,7 +105,8 @@ def _check_connected(selector: Selector) -> Iterator[Diagnostic]:
 
     if any(circles(number, frozenset()) for number in list(after)):
         help_text = "values flow one way; check the order of the links"
-        yield Diagnostic("RW108", "these chains lead in a circle, which no model has", selector.span, help=help_text)
+        what = "these chains lead" if len(selector.chains) > 1 else "this chain leads"
+        yield Diagnostic("RW108", f"{what} in a circle, which no model has", selector.span, help=help_text)
 
 
 def _numbers(selector: Selector) -> Iterator[list[int]]:
@@ -115,7 +116,7 @@ def _numbers(selector: Selector) -> Iterator[list[int]]:
     for chain in selector.chains:
         found = []
         for link in chain:
-            found.append(named[link.joins] if link.joins in named else number)
+            found.append(number if link.joins is None else named.get(link.joins, number))
             if link.capture:
                 named[link.capture] = number
             number += 1
@@ -123,13 +124,13 @@ def _numbers(selector: Selector) -> Iterator[list[int]]:
 
 
 def variants(selector: Selector) -> list[Variant]:
-    """The patterns to search for, those with more of the optional links first."""
+    """The patterns to search for, those with more of the optional links first, of as many those with earlier ones."""
     links = selector.links
     numbers = list(_numbers(selector))
     optional = [number for number, link in enumerate(links) if link.optional]
     found = []
     for count in range(len(optional) + 1):
-        for missing in itertools.combinations(optional, count):
+        for missing in reversed(list(itertools.combinations(optional, count))):
             edges = []
             flat = iter(range(len(links)))
             for chain in numbers:

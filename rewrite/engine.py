@@ -8,15 +8,16 @@ import os
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from rewrite import imports, inclusion, parser
+from rewrite import parser, syntax
 from rewrite.resolver import resolve
 from rewrite.rule import Program
 from rewrite.source import Source
 
 if TYPE_CHECKING:
     from rewrite.application import Application
+    from rewrite.backends.backend import Probe
     from rewrite.explaining import Explained
     from rewrite.report import Report
 
@@ -86,6 +87,7 @@ def apply_rules(
     name: str | None = None,
     allow_code: bool = False,
     strict: bool = False,
+    verify: Literal["shapes", "run"] = "shapes",
 ) -> Model:
     """Applies rules to a model and returns the changed model; the given one stays as it was.
 
@@ -106,6 +108,9 @@ def apply_rules(
         name: what reports call the model; its class by default.
         allow_code: whether a `use` of the rules may import Python, which runs it.
         strict: whether matches that overlap are an error; else the first one counts and the report has the others.
+        verify: `"run"` also runs both models on real numbers, on the example inputs or on what `probe` finds: in eval
+            mode, and one step in training mode with new layers at rest. Where every action keeps the numbers, outputs,
+            gradients and buffers must be the same; else the report says how far they are apart.
 
     Returns:
         A model of the same class. `get_report` tells what was done to it.
@@ -113,7 +118,7 @@ def apply_rules(
     Raises:
         RuleError: the text of the rules is wrong.
         SiteError: a site lacks what a rule needs to know, such as a size.
-        PlanError: the rules do not fit this model: nothing matched, or a shape would change.
+        PlanError: the rules do not fit this model: nothing matched, a shape would change, or a run shows other numbers.
         SafetyError: the rules want to run Python, and `allow_code` is not set.
 
     Example:
@@ -128,7 +133,20 @@ def apply_rules(
 
     """
     with _collector_paused():
-        written, report = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict)
+        application = _application(
+            model,
+            rules,
+            example_inputs,
+            params,
+            modules,
+            seed,
+            name,
+            allow_code,
+            strict,
+            count_calls=False,
+            verify=verify,
+        )
+        written, report = application.run()
     _reports[written] = report
     return written  # type: ignore[no-any-return]
 
@@ -144,6 +162,7 @@ def plan_rules(
     name: str | None = None,
     allow_code: bool = False,
     strict: bool = False,
+    verify: Literal["shapes", "run"] = "shapes",
 ) -> Plan:
     """Says what `apply_rules` would do, with the same arguments and the same errors; nothing is changed.
 
@@ -152,8 +171,20 @@ def plan_rules(
 
     """
     with _collector_paused():
-        done = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=True)
-        return Plan(done[1])
+        application = _application(
+            model,
+            rules,
+            example_inputs,
+            params,
+            modules,
+            seed,
+            name,
+            allow_code,
+            strict,
+            count_calls=True,
+            verify=verify,
+        )
+        return Plan(application.run()[1])
 
 
 def explain_rules(
@@ -194,13 +225,52 @@ def apply_with_report(
     name: str | None = None,
     allow_code: bool = False,
     strict: bool = False,
+    verify: Literal["shapes", "run"] = "shapes",
 ) -> tuple[Model, Report]:
     """As `apply_rules`, with the report beside the model; all its calls are counted, whatever the rules are about."""
     with _collector_paused():
-        done = _run(model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=True)
-    written, report = done
+        application = _application(
+            model,
+            rules,
+            example_inputs,
+            params,
+            modules,
+            seed,
+            name,
+            allow_code,
+            strict,
+            count_calls=True,
+            verify=verify,
+        )
+        written, report = application.run()
     _reports[written] = report
     return written, report
+
+
+def probe(model: object, *, batch: int = 2) -> Probe:
+    """Looks for arguments that a model takes, for common models of images, video, sound, text and vectors.
+
+    They are guessed from the names of the arguments, the sizes that the model states, and its first layers; the model
+    is tried on shapes alone, without computing anything, wherever that is possible. It is not changed.
+
+    Args:
+        model: what arguments are wanted for.
+        batch: how many samples they hold, >= 1.
+
+    Returns:
+        `inputs` is what `apply_rules(example_inputs=...)` takes, or None; `tried` is what was tried before, and why
+        the model does not take it.
+
+    Example:
+        >>> from torch import nn
+        >>> found = probe(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
+        >>> found.inputs[0][0].shape
+        torch.Size([2, 3, 64, 64])
+
+    """
+    from rewrite.backends import backend_for
+
+    return backend_for(model).probe(model, batch)
 
 
 def get_taps(model: object) -> Mapping[str, Any]:
@@ -245,25 +315,6 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _run(
-    model: Any,
-    rules: str | os.PathLike[str] | Rules,
-    example_inputs: Any,
-    params: Mapping[str, object] | None,
-    modules: Mapping[str, object] | None,
-    seed: int,
-    name: str | None,
-    allow_code: bool,
-    strict: bool,
-    *,
-    count_calls: bool = False,
-) -> tuple[Any, Report]:
-    application = _application(
-        model, rules, example_inputs, params, modules, seed, name, allow_code, strict, count_calls=count_calls
-    )
-    return application.run()
-
-
 def _application(
     model: Any,
     rules: str | os.PathLike[str] | Rules,
@@ -276,11 +327,14 @@ def _application(
     strict: bool,
     *,
     count_calls: bool,
+    verify: str = "shapes",
 ) -> Application:
     # Checking rules must not pay for what only a model needs.
     from rewrite.application import Application
     from rewrite.backends import backend_for, example_of
 
+    if verify not in ("shapes", "run"):
+        raise ValueError(f'verify={verify!r} is neither "shapes" nor "run"')
     backend = backend_for(model)
     program, externals = load_program(rules, params, modules, allow_code, backend.class_names(model))
     return Application(
@@ -293,6 +347,7 @@ def _application(
         name=name or type(model).__name__,
         count_calls=count_calls,
         strict=strict,
+        by_run=verify == "run",
     )
 
 
@@ -312,7 +367,15 @@ def load_program(
     else:
         source = parser.read(rules)
         folder = os.path.dirname(source.name)
-    file = inclusion.expand(parser.parse(source), folder)
+    file = parser.parse(source)
+    if any(isinstance(line, syntax.Include) for line in file.lines):
+        from rewrite import inclusion
+
+        file = inclusion.expand(file, folder)
+    if not modules and not any(isinstance(line, syntax.Use) for line in file.lines):
+        return resolve(file, params=params, name=source.name, model_classes=model_classes), {}
+    from rewrite import imports  # only rules with names of Python pay for looking them up
+
     if allow_code is None:
         externals = imports.spread(modules or {}) | dict.fromkeys(imports.use_names(file)[1])
     else:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from rewrite.errors import Diagnostic
-from rewrite.expression import Attribute, Binary, Expression, Name, Unary, describe, truth
+from rewrite.errors import Diagnostic, RewriteError
+from rewrite.expression import Attribute, Binary, Expression, Name, Unary, truth
+from rewrite.formatter import literal
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Found, Match, Matcher, Miss
 from rewrite.misses import Misses, described
 from rewrite.pattern import Kind, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
-from rewrite.selectors import relation
+from rewrite.selectors import relation, scope
 from rewrite.source import Span, printable
-from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary import OPERATIONS, short
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,30 @@ def explain_clause(clause: Clause, graph: Graph, matcher: Matcher) -> ExplainedC
         if not found.passed["base"]:
             notes += _nothing_of_the_kind(clause, found, matcher)
     else:
-        for link in selector.links:
-            if not link.joins:
-                count = sum(any(matcher.fits(unit, node) for unit in link.alternatives) for node in graph.nodes)
-                notes.append(f"{' | '.join(unit_text(unit) for unit in link.alternatives)}: {count} of the calls")
+        notes += Misses(matcher).of_each_link(selector)
+        for node in graph.nodes:
+            failed = matcher.first_failed(selector, node)
+            if failed is not None:
+                missed.append(_missed(Miss(node, *failed), selector, matcher))
         for stuck in matcher.search(selector).explain():
             first = stuck.calls[min(stuck.calls)]
             missed.append(Missed(first.name, first.spelling, "chain", described(selector, stuck)))
-        missed += [_missed(miss, selector, matcher) for miss in found.misses]
+        missed += [_missed(miss, selector, matcher) for miss in found.misses if miss.stage != "between"]
+    missed += [
+        Missed(layer.path, short(layer.kind), "uncallable", layer.uncallable)
+        for layer in graph.layers.values()
+        if layer.uncallable
+        and layer.path not in graph.calls
+        and any(matcher.fits(unit, scope.as_node(layer)) for unit in selector.alternatives)
+        and not matcher.layers_only(clause)
+    ]
     if clause.header == "between":
+        failed_pairs = {miss.node for miss in found.misses if miss.stage == "where" and miss.chosen is None}
         missed += [
             Missed(node.name, node.spelling, "between", _why_no_edge(node, graph))
             for node, _ in found.nodes
             if not any(match.names.get("prev") is node for match in matches)
+            and not failed_pairs.intersection(relation.consumers(graph, node))
         ]
         notes += found.failures("between")
     if found.unlinked:
@@ -123,6 +136,8 @@ def _site(match: Match) -> str:
 
 def _why_no_edge(node: Node, graph: Graph) -> str:
     users = [f"`{user.name}` ({user.spelling})" for user in relation.leaf_consumers(graph, node)]
+    if not users and not node.linked:
+        return "what takes its value is not known"
     if not users:
         return "no call takes its value"
     return f"its value goes to {', '.join(users[:4])}" + (f", and {len(users) - 4} more" if len(users) > 4 else "")
@@ -140,7 +155,7 @@ def _missed(miss: Miss, selector: Selector, matcher: Matcher) -> Missed:
         why = f"it does not lie in {_texts(scopes)}"
     elif miss.stage == "except":
         why = f"`except {_texts(selector.excluded)}` leaves it out"
-    elif miss.stage == "where" and selector.where is not None:
+    elif miss.stage == "where" and selector.where is not None and miss.chosen is not None:
         why = _why_false(selector, miss, matcher)
     path = " -> ".join(node.name for node in miss.chosen.nodes) if miss.chosen is not None else miss.node.name
     return Missed(path, miss.node.spelling, miss.stage, why)
@@ -159,8 +174,8 @@ def _why_false(selector: Selector, miss: Miss, matcher: Matcher) -> str:
             continue
         values = []
         for asked in _attributes(part):
-            value = describe(matcher.value(selector, miss.chosen, asked))
-            values.append(f"{_text(asked.span)} is {value.removeprefix('the number ').removeprefix('the text ')}")
+            with contextlib.suppress(RewriteError):  # a part that was not reached may ask for what is not there
+                values.append(f"{_text(asked.span)} is {literal(matcher.value(selector, miss.chosen, asked))}")
         return f"`{_text(part.span)}` does not hold" + (f": {', '.join(values)}" if values else "")
     return "the `where` does not hold"
 
@@ -229,7 +244,9 @@ def _lines(clause: ExplainedClause, most: int) -> list[str]:
     lines += [f"    {site}" for site in clause.sites[:most]]
     lines += _more(sites, most)
     if missed:
-        lines.append(f"  {missed} near {'miss' if missed == 1 else 'misses'}, each with the first test that fails")
+        lines.append(
+            f"  {missed} near {'miss, with' if missed == 1 else 'misses, each with'} the first test that fails"
+        )
         width = max(len(f"{miss.path} ({miss.spelling})") for miss in clause.missed[:most])
         for miss in clause.missed[:most]:
             head = f"{miss.path} ({miss.spelling})" if miss.stage != "chain" else ""

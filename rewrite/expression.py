@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from rewrite import globs
 from rewrite.errors import Diagnostic, RewriteError
@@ -119,16 +120,22 @@ class Star:
     span: Span
 
 
+SELECTED: Final = object()
+"""what a question without a subject is asked of: the call that the clause selects"""
+
 Expression = Star | Literal | Name | Attribute | Index | Call | Unary | Binary | Is | Relation | Sequence
 
 ReadAttribute = Callable[[object, str, Span], object]
 """(value, name, span) -> the attribute, or a `RewriteError` that says why there is none"""
 
 Relate = Callable[[str, object, tuple[object, ...], Span], bool]
-"""(`is` or `has_next` and its kin, the value in front of it or None, units, span) -> whether it holds"""
+"""(`is` or `has_next` and its kin, the value in front of it or `SELECTED`, units, span) -> whether it holds"""
 
 CallFunction = Callable[[object, list[object], Mapping[str, object], Span], object]
 """(function, arguments, keywords, span) -> what it returns; for functions that the caller of the rules supplies"""
+
+MISSING = object()
+"""stands for a value that is in error, so that the error is not reported again"""
 
 FUNCTIONS = ("abs", "max", "min")
 """every function of the language"""
@@ -150,6 +157,30 @@ _ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+
+
+def names_in(expression: Expression) -> set[str]:
+    """The bare words of an expression, those of functions included."""
+    match expression:
+        case Name(name):
+            return {name}
+        case Attribute(value) | Star(value) | Is(value):
+            return names_in(value)
+        case Index(value, index):
+            return names_in(value) | names_in(index)
+        case Call(function, arguments, keywords):
+            parts = (function, *arguments, *(value for _, value in keywords))
+            return set().union(*map(names_in, parts))
+        case Unary(_, operand):
+            return names_in(operand)
+        case Binary(_, left, right):
+            return names_in(left) | names_in(right)
+        case Relation(subject=subject):
+            return names_in(subject) if subject is not None else set()
+        case Sequence(_, items):
+            return set().union(*map(names_in, items))
+        case Literal():
+            return set()
 
 
 def no_attribute(value: object, name: str, span: Span) -> object:
@@ -223,7 +254,7 @@ def evaluate(
             case Star(inner):
                 raise _wrong("`*` stands among arguments only", node.span)
             case Relation(name, pattern, _, subject):
-                return relation(name, None if subject is None else value_of(subject), pattern, node.span)
+                return relation(name, SELECTED if subject is None else value_of(subject), pattern, node.span)
             case Is(inner, negated, pattern):
                 return relation("is", value_of(inner), pattern, node.span) is not negated
             case Sequence(kind, items):

@@ -155,8 +155,12 @@ class Graph:
     """exact types from an example input: (node index, part) -> type"""
     opaque: Mapping[str, str] = field(default_factory=dict)
     """path of each module whose forward could not be captured -> why"""
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """path of each captured module that calls a function whose inside is not seen -> which"""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """way in which forwards are edited (`list`, `graph`, `opaque`) -> how many modules are"""
     mentioned: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """path of each such module -> the names in its forward's code, among them those of functions that it may call"""
+    """path of each of both -> the names in code that was not seen, among them those of functions that it may call"""
 
     @cached_property
     def uses(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:
@@ -166,6 +170,17 @@ class Graph:
             for operand in node.inputs:
                 if operand.value.producer is not None:
                     found.setdefault(operand.value.producer.index, []).append((node, operand))
+        return {index: tuple(uses) for index, uses in found.items()}
+
+    @cached_property
+    def taken(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:
+        """As `uses`, and for an outer call every (consumer, operand) whose value left through its end."""
+        found: dict[int, list[tuple[Node, Operand]]] = {}
+        for node in self.nodes:
+            for operand in node.inputs:
+                made = operand.value.producer
+                for source in (*([made] if made is not None else []), *operand.value.carriers):
+                    found.setdefault(source.index, []).append((node, operand))
         return {index: tuple(uses) for index, uses in found.items()}
 
     @cached_property

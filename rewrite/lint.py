@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rewrite.actions import Insert, Set
+from rewrite.actions import Insert, Remove, Replace, Set
 from rewrite.actions.site import Site
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic
-from rewrite.graph import Graph
+from rewrite.graph import Graph, Node
 from rewrite.rule import Clause
 from rewrite.selectors import relation
 from rewrite.vocabulary import OPERATIONS
 
 
 def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset[str]) -> Iterator[Diagnostic]:
-    """Warnings about one clause: RW403 redundant bias, RW404 inside of an earlier insertion, RW408 untrained weights.
+    """Warnings about one clause: RW402 lost activation, RW403 redundant bias, RW404 split insertion, RW408 untrained.
 
     Args:
         clause: the rule.
@@ -24,6 +24,9 @@ def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset
         earlier: paths of the layers that earlier clauses have inserted.
 
     """
+    taking = [action for action in clause.actions if isinstance(action, Replace | Remove)]
+    if taking:
+        yield from _lost_activations(taking[0], sites, graph)
     inserts = [action for action in clause.actions if isinstance(action, Insert)]
     if not inserts:
         return
@@ -63,6 +66,32 @@ def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset
             notes=(f"{drawn[0]}: what comes behind it was trained without it, and the outputs change",),
             help="train them before the model is used; `LoRA` and zero weights, `reset ... with zeros`, begin gently",
         )
+
+
+def _lost_activations(action: Replace | Remove, sites: Sequence[Site], graph: Graph) -> Iterator[Diagnostic]:
+    """RW402 for layers that are more than the operation that they are matched as: an activation goes with them."""
+    owners = {site.node.index: site.node for site in sites if site.node.composite and site.node.operation is not None}
+    inside = {
+        call.owner.index: call
+        for call in (graph.nodes if owners else ())
+        if call.owner is not None and call.owner.index in owners and _is_activation(call)
+    }
+    if inside:
+        index, inner = next(iter(inside.items()))
+        whose = f"`{owners[index].name}`" if len(inside) == 1 else f"{len(inside)} layers"
+        kind = owners[index].spelling
+        yield Diagnostic(
+            "RW402",
+            f"this removes the activation of {whose}",
+            action.span,
+            notes=(f"`{owners[index].name}` is a {kind}, which calls `{inner.spelling}` as well",),
+            help=f"put it back with `-> {inner.operation}`, or leave these out with `except {kind}`",
+        )
+
+
+def _is_activation(call: Node) -> bool:
+    row = OPERATIONS.get(call.operation or "")
+    return row is not None and row.family == "activation"
 
 
 def _is_drawn(layer: NewLayer) -> bool:

@@ -24,7 +24,7 @@ from rewrite import expression as nodes
 from rewrite import formatter, lookup, syntax, vocabulary
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic, nearest
-from rewrite.expression import Expression
+from rewrite.expression import MISSING, Expression
 from rewrite.pattern import Kind
 from rewrite.scope import RESERVED, hidden
 from rewrite.sketch import Sketch, Step
@@ -36,7 +36,6 @@ METHOD = "torch.Tensor."
 
 Evaluate = Callable[[Expression], object]
 """the value of an argument; `MISSING` where it is in error, which is reported then"""
-MISSING = object()
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from rewrite import globs
 from rewrite.errors import Diagnostic
-from rewrite.expression import Expression, evaluate, truth
+from rewrite.expression import SELECTED, Expression, evaluate, names_in, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
-from rewrite.pattern import Anything, Bound, Kind, Path, Selector, Unit, unit_text
+from rewrite.pattern import Anything, Bound, Kind, Path, Pick, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
@@ -84,6 +84,8 @@ class Matcher:
     def __init__(self, graph: Graph, context: Context) -> None:
         self.graph = graph
         self.context = context
+        self._calls_of: dict[int, tuple[object, frozenset[Node]]] = {}
+        """number of a selector in a question -> that selector, and the calls that it means"""
 
     @cached_property
     def flow(self) -> Flow:
@@ -101,8 +103,10 @@ class Matcher:
 
     def sites(self, clause: Clause) -> tuple[list[Match], Found]:
         """All sites of a clause, in order of execution."""
-        found = self.select(clause.selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
         selector = clause.selector
+        if clause.second is not None and selector.where is not None and _is_about_both(selector.where, clause.second):
+            selector = replace(selector, where=None)  # asked of each pair
+        found = self.select(selector, self.layer_nodes() if self.layers_only(clause) else self.graph.nodes)
         match clause.header:
             case "before":
                 return [match for chosen in found.chosen for match in self._before(selector, chosen)], found
@@ -204,10 +208,14 @@ class Matcher:
                 names = {**_captured(clause.selector, chosen), **_captured(clause.second, second)}
                 nodes = (*_in_order(chosen), *_in_order(second))
                 sites.append(Match(node, operand, {**names, "prev": producer, "next": node}, nodes))
+        if clause.selector.where is not None and _is_about_both(clause.selector.where, clause.second):
+            kept = [match for match in sites if self._holds_between(clause.selector.where, match)]
+            firsts.misses += [Miss(m.node, "where", "the `where` does not hold") for m in sites if m not in kept]
+            sites = kept
         # An outer call and the call inside it may both take the value: the outermost one that is named is meant.
         outermost = {match.node.index for match in sites}
         sites = [m for m in sites if not any(outer.index in outermost for outer in _owners(m.node))]
-        if not sites:
+        if not sites and not any(miss.stage == "where" and miss.chosen is None for miss in firsts.misses):
             unlinked = next((node for node, _ in (*firsts.nodes, *seconds.nodes) if not node.linked), None)
             firsts.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
             near = firsts.nodes or seconds.nodes
@@ -218,7 +226,8 @@ class Matcher:
         """Why `between` found nothing, with the shortest way from one to the other if there is one."""
         text = f"the first selector fits {len(firsts.nodes)} and the second {len(seconds.nodes)}, but no value goes"
         if not firsts.nodes or not seconds.nodes:
-            return f"the first selector fits {len(firsts.nodes)} calls and the second {len(seconds.nodes)}"
+            calls = "call" if len(firsts.nodes) == 1 else "calls"
+            return f"the first selector fits {len(firsts.nodes)} {calls} and the second {len(seconds.nodes)}"
         way = self.flow.shortest((node for node, _ in firsts.nodes), (node for node, _ in seconds.nodes))
         if way is None:
             return f"{text} from one to the other"
@@ -331,6 +340,23 @@ class Matcher:
         excluded = selector.excluded and scope.is_inside(self.graph, node, selector.excluded, self.context.classes)
         yield "except", "" if excluded else None
 
+    def first_failed(self, selector: Selector, node: Node) -> tuple[str, str] | None:
+        """(stage, why) of the first test that a call of the kind of the first link fails, if it passes no unit."""
+        failed: tuple[str, str] | None = None
+        for unit in selector.links[0].alternatives:
+            if self.explain_base(unit, node) is not None or (isinstance(unit.base, Anything) and node.composite):
+                continue
+            this = next(((stage, why) for stage, why in self._tests(selector, unit, node) if why is not None), None)
+            if this is None:
+                return None
+            failed = failed or this
+        return failed
+
+    def is_in_scope(self, selector: Selector, node: Node) -> bool:
+        """Whether a call lies where a selector looks."""
+        unit = Unit(Anything(), selector.span)
+        return all(why is None for _, why in self._tests(selector, unit, node))
+
     def explain_base(self, unit: Unit, node: Node, names: Mapping[str, object] | None = None) -> str | None:
         """None if the call is of the unit's kind, at its path or the captured one, else why not."""
         match unit.base:
@@ -350,17 +376,14 @@ class Matcher:
             return False
         return all(attribute.explain(test, node, self._constant, self.uses) is None for test in unit.tests)
 
+    def can_be(self, unit: Unit, node: Node) -> bool:
+        """Whether a call is what one unit of a chain says; `any` is none that is only the sum of its parts."""
+        return not (isinstance(unit.base, Anything) and node.composite) and self.fits(unit, node)
+
     def uses(self, node: Node) -> int:
         """How often a value of a call is taken by other calls, and as an output of the model."""
-        taken = [
-            operand
-            for producer in relation.sources_inside(self.graph, node)
-            for consumer, operand in self.graph.uses.get(producer.index, ())
-            if not consumer.composite and (producer is node or node in operand.value.carriers)
-        ]
-        inside = {producer.index for producer in relation.sources_inside(self.graph, node)}
-        outputs = [v for v in self.graph.outputs if v.producer is not None and v.producer.index in inside]
-        return len(taken) + len(outputs)
+        users = [user for user, _ in self.graph.taken.get(node.index, ()) if not relation.is_outer(self.graph, user)]
+        return len(users) + len(relation.outputs(self.graph, node))
 
     # ---- chains
 
@@ -390,28 +413,43 @@ class Matcher:
         return Search(self.graph, selector, fit, self._by_operation)
 
     def _select_chains(self, selector: Selector, found: Found) -> None:
-        matches = self.search(selector).run()
-        found.passed["base"] = len(matches)
-        kept = []
-        for chosen in matches:
-            if selector.where is not None and not self._holds(selector, chosen):
-                last = chosen.calls[max(chosen.calls)]
-                found.misses.append(Miss(last, "where", "", chosen))
-            else:
-                kept.append(chosen)
+        search = self.search(selector)
+        kept = search.run(lambda chosen: selector.where is None or self._holds(selector, chosen))
+        found.misses += [Miss(_last(chosen), "where", "", chosen) for chosen in search.failed]
+        found.passed["base"] = len(kept) + len(search.failed)
         for number, link in enumerate(selector.links):
-            picked = next((unit for unit in link.alternatives if unit.pick is not None), None)
-            if picked is not None:
-                calls = {chosen.calls[number].index: chosen.calls[number] for chosen in kept if number in chosen.calls}
-                left = {node.index for _, node in self._pick(selector, picked, sorted(calls.items()))}
-                kept = [chosen for chosen in kept if number not in chosen.calls or chosen.calls[number].index in left]
+            if any(unit.pick is not None for unit in link.alternatives):
+                kept = self._picked(selector, number, kept, found)
         found.chosen = kept
         if not kept:
             unlinked = next((n for n in self.graph.nodes if not n.linked and self._is_start(selector, n)), None)
             found.unlinked = self.why_unlinked(unlinked) if unlinked is not None else ""
 
+    def _picked(self, selector: Selector, number: int, matches: list[Chosen], found: Found) -> list[Chosen]:
+        """The matches whose call of one link is picked, and those in which that link is missing."""
+        calls = {chosen.calls[number].index: chosen.calls[number] for chosen in matches if number in chosen.calls}
+        units: dict[int, Unit] = {}
+        picks: dict[int, Pick] = {}
+        for unit in reversed(selector.links[number].alternatives):
+            fitting = [(index, node) for index, node in sorted(calls.items()) if self.can_be(unit, node)]
+            if unit.pick is not None:
+                picks |= {index: unit.pick for index, _ in fitting}
+                fitting = self._pick(selector, unit, fitting)
+            units |= {index: unit for index, _ in fitting}
+        kept = []
+        for chosen in matches:
+            index = chosen.calls[number].index if number in chosen.calls else -1
+            if index in units:
+                kept.append(Chosen(chosen.calls, {**chosen.units, number: units[index]}))
+            elif index < 0:
+                kept.append(chosen)
+            else:
+                why = f"`{picks[index].word}` picks another one"
+                found.misses.append(Miss(chosen.calls[number], "pick", why, chosen))
+        return kept
+
     def _is_start(self, selector: Selector, node: Node) -> bool:
-        return any(
+        return self.is_in_scope(selector, node) and any(
             self.explain_base(unit, node) is None for unit in selector.alternatives if isinstance(unit.base, Kind)
         )
 
@@ -426,15 +464,32 @@ class Matcher:
 
     def value(self, selector: Selector, chosen: Chosen, expression: Expression) -> object:
         """The value of an expression, or a part of one, behind the `where` of a selector."""
-        node = chosen.calls[max(chosen.calls)]
-        names: dict[str, object] = {**self.context.functions, **self.context.constants}
-        names |= {"self": node, "prev": node, "next": chosen.calls[min(chosen.calls)], **_captured(selector, chosen)}
+        node = chosen.calls[min(chosen.calls) if selector.word == "before" else max(chosen.calls)]
+        names: dict[str, object] = {**self.context.functions, **self.context.constants, "self": node}
+        match selector.word:
+            case "after":
+                users = relation.leaf_consumers(self.graph, node)
+                names |= {"prev": node, "next": users[0] if len(users) == 1 else None}
+            case "before":
+                port = chosen.units[min(chosen.calls)].port
+                taken = [o for o in node.inputs if port in (None, o.name, o.number)]
+                names |= {"next": node, "prev": taken[0].value.producer if len(taken) == 1 else None}
+            case "between":
+                names["prev"] = node
+        names |= _captured(selector, chosen)
         return evaluate(expression, names, self.read, self._relate(node, names), self.call)
+
+    def _holds_between(self, where: Expression, match: Match) -> bool:
+        """Whether a condition about both ends of an edge holds for one."""
+        names = {**self.context.functions, **self.context.constants, **match.names}
+        producer = match.names["prev"]
+        assert producer is not None, "an edge has two ends"
+        return truth(evaluate(where, names, self.read, self._relate(producer, names), self.call), where.span)
 
     def read(self, value: object, name: str, span: Span) -> object:
         """`value.name` in an expression, where value is a call."""
         if not isinstance(value, Node):
-            what = "a call that is missing" if value is None else repr(value)
+            what = "a call that is not there, or not alone," if value is None else repr(value)
             raise Diagnostic("RW102", f"{what} has no attribute `{name}`", span).error()
         return attribute.read(value, name, span, self.uses)
 
@@ -464,14 +519,38 @@ class Matcher:
 
             if name == "is":
                 return isinstance(subject, Node) and fits(subject)
-            asked = node if subject is None else subject
+            asked = node if subject is SELECTED else subject
             if not isinstance(asked, Node):
-                raise Diagnostic("RW106", f"`{name}` is asked of a call, and this is none", span).error()
-            return self._question(name, asked, fits, span)
+                what = "a call that is missing" if subject is None else "what is no call"
+                raise Diagnostic("RW106", f"`{name}` is asked of {what}", span).error()
+            return self._question(name, asked, fits, lambda: self._meant(units, names), span)
 
         return relate
 
-    def _question(self, name: str, node: Node, fits: Callable[[Node], bool], span: Span) -> bool:
+    def _meant(self, units: tuple[object, ...], names: Mapping[str, object]) -> frozenset[Node]:
+        """All calls that some units stand for."""
+        meant = {
+            node
+            for unit in units
+            if isinstance(unit, Unit) and isinstance(unit.base, Bound)
+            for node in [names.get(unit.base.name)]
+            if isinstance(node, Node) and self.fits(unit, node, names)
+        }
+        found = self._calls_of.get(id(units))
+        if found is None:
+            plain = [unit for unit in units if isinstance(unit, Unit) and not isinstance(unit.base, Bound)]
+            calls = frozenset(node for node in self.graph.nodes if any(self.fits(unit, node) for unit in plain))
+            found = self._calls_of[id(units)] = (units, calls)
+        return found[1] | meant if meant else found[1]
+
+    def _question(
+        self,
+        name: str,
+        node: Node,
+        fits: Callable[[Node], bool],
+        meant: Callable[[], frozenset[Node]],
+        span: Span,
+    ) -> bool:
         if node.index < 0:
             raise Diagnostic(
                 "RW009",
@@ -494,7 +573,7 @@ class Matcher:
                 return relation.has_prev(self.graph, node, fits)
             case "only_next":
                 return relation.only_next(self.graph, node, fits)
-        others = [other for other in self.graph.nodes if fits(other)]
+        others = meant()
         match name:
             case "reaches":
                 return self.flow.reaches(node, others)
@@ -520,6 +599,11 @@ class Matcher:
             where = where.rpartition(".")[0]
 
 
+def _is_about_both(where: Expression, second: Selector) -> bool:
+    """Whether the condition of a `between` asks about its second call too."""
+    return bool(names_in(where) & {"next", *(link.capture for link in second.links if link.capture)})
+
+
 def _match(node: Node, operand: Operand | None, names: Mapping[str, Node | None], chosen: Chosen) -> Match:
     return Match(node, operand, names, _in_order(chosen))
 
@@ -535,6 +619,10 @@ def _captured(selector: Selector, chosen: Chosen, **names: Node | None) -> dict[
         if link.capture:
             found[link.capture] = chosen.calls.get(number)
     return found
+
+
+def _last(chosen: Chosen) -> Node:
+    return chosen.calls[max(chosen.calls)]
 
 
 def _is_empty(node: Node) -> bool:

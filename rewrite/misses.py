@@ -10,7 +10,7 @@ from dataclasses import replace
 from rewrite.errors import Diagnostic, RewriteError, nearest
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Found, Matcher
-from rewrite.pattern import Kind, Path, Selector, Unit, unit_text
+from rewrite.pattern import Kind, Link, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
 from rewrite.selectors import scope
 from rewrite.subgraphs import Stuck
@@ -81,23 +81,51 @@ class Misses:
     def _no_chain(self, clause: Clause, found: Found) -> Diagnostic:
         """RW301 for linked calls: how many there are of each, and where the longest beginnings end."""
         selector = clause.selector
-        notes = []
-        for link in selector.links:
-            count = sum(any(self.matcher.fits(u, node) for u in link.alternatives) for node in self.graph.nodes)
-            text = " | ".join(unit_text(unit) for unit in link.alternatives)
-            if not link.joins:
-                notes.append(f"{count} {'call is' if count == 1 else 'calls are'} {text}")
+        notes = self.of_each_link(selector)
         failed = found.failures("where").total()
         if failed:
             notes.append(f"{failed} {'match fails' if failed == 1 else 'matches fail'} the `where`")
+        elif found.failures("between"):
+            notes += found.failures("between")
         else:
             notes += self.nearest_chains(clause)[:3]
+        absent = [
+            unit
+            for link in selector.links
+            if not any(
+                self.matcher.explain_base(u, node) is None for u in link.alternatives for node in self.graph.nodes
+            )
+            for unit in link.alternatives
+        ]
+        notes += self._near_kinds(absent)
         if found.unlinked:
             notes.append(found.unlinked)
         rule = f"rule `{clause.rule}`" if clause.rule else "the rule"
         message = f"{rule} matched nothing in {self.graph.name} (expected {clause.count})"
-        help_text = "`expect any matches` allows zero; `rewrite explain` shows how far each beginning came"
+        help_text = self._nearest_kind_help(absent)
+        help_text = help_text or "`expect any matches` allows zero; `rewrite explain` shows how far each beginning came"
         return Diagnostic("RW301", message, selector.span, "", tuple(notes), help_text)
+
+    def _is_there(self, link: Link) -> bool:
+        """Whether any call is of the kind of a link."""
+        return bool(link.joins) or any(
+            self.matcher.explain_base(unit, node) is None for unit in link.alternatives for node in self.graph.nodes
+        )
+
+    def of_each_link(self, selector: Selector) -> list[str]:
+        """How many calls are of the kind of each link, and how many of these in its scope."""
+        notes = []
+        for link in selector.links:
+            if link.joins:
+                continue
+            calls = [node for node in self.graph.nodes if any(self.matcher.can_be(u, node) for u in link.alternatives)]
+            text = " | ".join(_with_tests(unit) for unit in link.alternatives)
+            note = f"{len(calls)} {'call is' if len(calls) == 1 else 'calls are'} {text}"
+            if calls and (selector.scopes or selector.within or selector.excluded):
+                inside = sum(self.matcher.is_in_scope(selector, node) for node in calls)
+                note += f", {inside} of them in the scope"
+            notes.append(note)
+        return notes
 
     def nearest_chains(self, clause: Clause) -> list[str]:
         """Where the beginnings of a chain end, the longest and most frequent first, one line each."""
@@ -106,7 +134,10 @@ class Misses:
             why = re.sub(r"`[^`]*`", "`...`", stuck.why[0]) if stuck.why else ""
             groups.setdefault((len(stuck.calls), stuck.link, why), []).append(stuck)
         ordered = sorted(groups.items(), key=lambda item: (-item[0][0], -len(item[1])))
-        return [f"{described(clause.selector, group[0])} ({len(group)} such)" for _, group in ordered]
+        return [
+            described(clause.selector, group[0]) + (f" ({len(group)} such)" if len(group) > 1 else "")
+            for _, group in ordered
+        ]
 
     def _no_path(self, unit: Unit, glob: str) -> Diagnostic:
         paths = list(dict.fromkeys([*self.graph.layers, *(node.name for node in self.graph.nodes)]))
@@ -224,10 +255,9 @@ class Misses:
                 continue
             seen.add(operation.name)
             every = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
-            chosen = self._that_pass(selector, every)
             named: Counter[str] = Counter()
             others: Counter[str] = Counter()
-            for node in chosen:
+            for node in self._that_pass(selector, unit, every):
                 by = next((u for u in selector.alternatives if self.matcher.explain_base(u, node) is None), None)
                 (others if by is None else named)[node.spelling if by is None else unit_text(by)] += 1
             if not named or not others:
@@ -245,23 +275,41 @@ class Misses:
             )
         return found
 
-    def _that_pass(self, selector: Selector, unit: Unit) -> list[Node]:
-        """The calls that one unit would choose in the place of the alternatives, as far as its tests can be asked."""
+    def _that_pass(self, selector: Selector, unit: Unit, every: Unit) -> list[Node]:
+        """The calls that `every` would choose in the place of a unit, as far as its tests can be asked."""
+        if not selector.is_single:
+            return self._in_chains(selector, unit, every)
         chosen = []
         for node in self.graph.nodes:
             try:
                 if self.matcher.select(
-                    replace(selector, chains=((replace(selector.links[0], alternatives=(unit,)),),)), [node]
+                    replace(selector, chains=((replace(selector.links[0], alternatives=(every,)),),)), [node]
                 ).chosen:
                     chosen.append(node)
             except RewriteError:  # the condition asks what only the named spelling has
                 continue
         return chosen
 
+    def _in_chains(self, selector: Selector, unit: Unit, every: Unit) -> list[Node]:
+        """The calls that stand for one link in the matches that there would be with `every` in the place of a unit."""
+        number = next(n for n, link in enumerate(selector.links) if any(other is unit for other in link.alternatives))
+        chains = tuple(
+            tuple(
+                replace(link, alternatives=tuple(every if other is unit else other for other in link.alternatives))
+                for link in chain
+            )
+            for chain in selector.chains
+        )
+        try:
+            found = self.matcher.select(replace(selector, chains=chains), ())
+        except RewriteError:  # as above, or the search takes too long
+            return []
+        return list(dict.fromkeys(chosen.calls[number] for chosen in found.chosen if number in chosen.calls))
+
     def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
-        """A warning for each opaque forward whose code names a function that the selector may mean."""
+        """A warning for each opaque forward with functions, or calls that cannot be followed, that may be meant."""
         names = {name for unit in selector.alternatives for name in _function_names(unit)}
-        found = []
+        found = self.unlinked_calls(selector)
         for where, mentioned in self.graph.mentioned.items():
             # A layer of the same name is seen, and found by its path.
             layers = {child.rpartition(".")[2] for child in self.graph.layers[where].children}
@@ -272,11 +320,35 @@ class Misses:
                         "RW405",
                         f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called",
                         selector.span,
-                        notes=(f"that forward could not be captured: {self.graph.opaque[where]}",),
+                        notes=(
+                            f"that forward could not be captured: {self.graph.opaque[where]}"
+                            if where in self.graph.opaque
+                            else f"it stands in `{self.graph.closed[where]}`, which is one call of that forward",
+                        ),
                         help="layers in it are reached one by one; its functions are not",
                     )
                 )
         return found
+
+    def unlinked_calls(self, selector: Selector) -> list[Diagnostic]:
+        """A warning where calls that a pattern may mean are left out, as what stands beside them is not known."""
+        if selector.is_single:
+            return []
+        left = [
+            node
+            for node in self.graph.nodes
+            if not node.linked
+            and self.matcher.is_in_scope(selector, node)
+            and any(self._is_named(unit, node) for unit in selector.alternatives)
+        ]
+        if not left:
+            return []
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        message = f"`{left[0].name}`{more} cannot be followed, so no pattern with it is found"
+        help_text = "single calls in such a forward are reached one by one; or leave it out with `except`"
+        return [
+            Diagnostic("RW405", message, selector.span, notes=(self.matcher.why_unlinked(left[0]),), help=help_text)
+        ]
 
     def unmatched_alternatives(self, selector: Selector, found: Found) -> list[Diagnostic]:
         """A warning for each of several alternatives that chose nothing."""
@@ -294,19 +366,35 @@ class Misses:
         ]
 
 
+def _with_tests(unit: Unit) -> str:
+    """A unit with its attribute tests, as it is written."""
+    tests = [
+        test.span.source.lines[test.span.line - 1][test.span.column - 1 :][: test.span.length] for test in unit.tests
+    ]
+    return f"{unit_text(unit)}[{', '.join(tests)}]" if tests else unit_text(unit)
+
+
 def described(selector: Selector, stuck: Stuck) -> str:
     """How far a chain came from one start, and why no further, on one line."""
-    way = " -> ".join(f"`{stuck.calls[number].name}`" for number in sorted(stuck.calls))
-    link = selector.links[stuck.link]
-    wanted = " | ".join(unit_text(unit) for unit in link.alternatives)
+    between = " -> " if len(selector.chains) == 1 else ", "
+    way = between.join(f"`{stuck.calls[number].name}`" for number in sorted(stuck.calls))
+    fit = f"{way} {'fits' if len(stuck.calls) == 1 or between == ' -> ' else 'fit'}"
+    wanted = " | ".join(unit_text(unit) for unit in selector.links[stuck.link].alternatives)
+    known = stuck.calls[stuck.known]
     if not stuck.why:
-        return f"{way} fits, and no value leads on to {wanted}"
+        if not known.linked:
+            return f"{fit}, and what stands beside `{known.name}` is not known"
+        if stuck.ahead and known.owner is not None and not known.owner.linked:
+            return f"{fit}, and what takes the value of `{known.name}` is not known"
+        if stuck.ahead:
+            return f"{fit}, and no call takes the value of `{known.name}`, so there is no {wanted}"
+        return f"{fit}, and `{known.name}` takes no value of a call, so there is no {wanted}"
     reasons = [
         f"`{node.name}`: {why}" if f"`{node.name}`" not in why else why
         for node, why in zip(stuck.tried, stuck.why, strict=True)
     ]
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    return f"{way} fits, then {wanted} does not: {'; '.join(reasons[:3])}{more}"
+    return f"{fit}, then {wanted} does not: {'; '.join(reasons[:3])}{more}"
 
 
 def _spelled_operation(unit: Unit) -> Operation | None:

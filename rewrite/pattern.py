@@ -101,6 +101,8 @@ class Selector:
     excluded: tuple[Unit, ...] = ()
     """`except A | B`: no call is one of these or lies inside one of them"""
     where: Expression | None = None
+    word: Literal["after", "before", "between", "at", "match", None] = None
+    """the header that it stands in, which says what `prev` and `next` are in its `where`"""
 
     @property
     def links(self) -> tuple[Link, ...]:

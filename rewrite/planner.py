@@ -10,7 +10,7 @@ from rewrite.actions import Action, Insert, Replace, Tap
 from rewrite.actions.site import Desk, Site, Trial
 from rewrite.edit import Edit
 from rewrite.errors import EXAMPLE_HELP, Diagnostic
-from rewrite.graph import Graph, Node
+from rewrite.graph import Graph, Node, Operand
 from rewrite.inference import Inference
 from rewrite.lint import lint
 from rewrite.matcher import Context, Found, Match, Matcher
@@ -140,16 +140,23 @@ def _meant(action: Action, clause: Clause, sites: Sequence[Site], matcher: Match
     """The sites that an action is about: the matches, the calls that it names in them, or all calls of a chain."""
     subject: str | None = getattr(action, "subject", None)
     if subject is not None:
-        found = []
+        found: list[Site] = []
+        done: set[tuple[int, int | None]] = set()
         for site in sites:
             node = site.names.get(subject)
             if not isinstance(node, Node):
                 continue  # a call that may be missing, and is
+            operands: list[Operand | None] = [None]
             if isinstance(action, Insert) and action.ahead:
                 unit = Unit(Bound(subject), action.span, port=action.port)
-                found += [site.part(node, operand) for operand in matcher.ports(node, unit)]
-            else:
-                found.append(site.part(node))
+                operands = [*matcher.ports(node, unit)]
+            for operand in operands:
+                place = (node.index, None if operand is None else operand.number)
+                if place in done:  # several matches share the call, and it is changed once
+                    site.changes.append(f"`{node.name}` is changed already, by another match")
+                    continue
+                done.add(place)
+                found.append(site.part(node, operand))
         return found
     if clause.header is None and not clause.selector.is_single and not isinstance(action, Replace | Tap):
         return [site.part(node) for site in sites for node in site.nodes]

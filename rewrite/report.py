@@ -88,9 +88,13 @@ class Report:
     """keys under which there is a tensor of another shape now"""
     output: str = ""
     """what is known of the output: unchanged, or the promised shape"""
+    runs: tuple[str, ...] = ()
+    """what runs on real numbers have shown, a line for each mode; empty: there were none"""
     warnings: tuple[Diagnostic, ...] = ()
     scopes: tuple[tuple[str, str], ...] = ()
     """(path, why) of each module whose forward could not be captured"""
+    scope_kinds: Mapping[str, int] = field(default_factory=dict)
+    """`list`, `graph`, `opaque` -> how many modules have their forward edited in that way; empty: none was read"""
 
     @property
     def sites(self) -> int:
@@ -113,9 +117,15 @@ class Report:
             "moved_keys": dict(self.moved_keys),
             "resized_keys": list(self.resized_keys),
             "output": self.output,
+            "runs": list(self.runs),
             "warnings": [warning.as_json() for warning in self.warnings],
+            "scopes": dict(self.scope_kinds),
             "opaque": [{"path": path, "reason": why} for path, why in self.scopes],
         }
+
+    def closing_lines(self) -> list[str]:
+        """What is known of the output, and what runs have shown."""
+        return [*([f"output: {self.output}"] if self.output else []), *(f"run: {line}" for line in self.runs)]
 
     def __str__(self) -> str:
         return self.render()
@@ -134,7 +144,7 @@ class Report:
             title = f"{_many(len(lines), 'module')} whose forward was not captured; layers in them are seen one by one:"
             blocks.append([title, *_some(lines)])
         if end:
-            blocks.append([*_columns(totals_table(self)), *([f"output: {self.output}"] if self.output else [])])
+            blocks.append([*_columns(totals_table(self)), *self.closing_lines()])
         return "\n\n".join("\n".join(map(printable, block)) for block in blocks if block)
 
 

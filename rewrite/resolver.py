@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 from rewrite import actions, formatter, lookup, pattern, syntax
 from rewrite import expression as nodes
 from rewrite.actions import Action
-from rewrite.cases import CaseReader
 from rewrite.chains import check_chains
 from rewrite.errors import Diagnostic, RewriteError, RuleError, nearest
-from rewrite.expression import evaluate
-from rewrite.literals import MISSING
+from rewrite.expression import MISSING, evaluate
 from rewrite.rule import Case, Clause, Count, OutputPromise, Program, Repeat
 from rewrite.scope import Scope, hidden
 from rewrite.selection import Selection
@@ -205,6 +203,8 @@ class _Resolver:
     def case(self, clause: syntax.Clause) -> None:
         """A test, with its rule and its models looked up."""
         self.known_rule(clause.header)
+        from rewrite.cases import CaseReader  # only a file with tests pays for reading them
+
         reader = CaseReader(self.modules, self.value, self.shape, self.report)
         found = reader.read(clause)
         if found is not None:
@@ -347,6 +347,8 @@ class _Resolver:
         help_text = (
             f"did you mean `{close[0]}`?" if close else f"there is {known}" if known else "write `match A as a: ...`"
         )
+        if isinstance(unit.base, syntax.Dotted) and unit.base.text in scope.captures:
+            help_text = f"write `{unit.base.text}` alone; tests, scopes and conditions stand in the pattern"
         message = "in a `match`, a statement is about one of its captures"
         self.report(Diagnostic("RW103", message, selector.span, "no capture of this rule", help=help_text))
         return None
@@ -377,6 +379,9 @@ class _Resolver:
         rows = self.rows(selector, None)
         if scope.single:
             scope.rows["self"] = rows
+        elif isinstance(line, syntax.Replace):
+            each = [lookup.rows(unit.base for unit in link.alternatives) for link in selector.links]
+            rows = [row for rows in each for row in rows] if all(each) else []
         selector = replace(selector, where=scope.where(line.selector.where))
         if isinstance(line, syntax.Wrap) and not scope.single:
             help_text = "wrap a captured one: `match A as a -> B: wrap a with F()`"
@@ -468,7 +473,7 @@ class _Resolver:
             chains.append(tuple(links))
         own = tuple(self.selection.units(alternatives, "in") for alternatives in chosen.scopes)
         excluded = self.selection.units(chosen.excluded, "except")
-        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded)
+        found = pattern.Selector(tuple(chains), chosen.span, own, block.units, excluded, word=scope.position)
         for problem in check_chains(found, word):
             self.report(problem)
         return found

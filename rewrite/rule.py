@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rewrite.actions import Action
 from rewrite.errors import Diagnostic
-from rewrite.literals import Literal as GraphLiteral
 from rewrite.pattern import Selector, Unit
 from rewrite.source import Span
+
+if TYPE_CHECKING:
+    from rewrite.literals import Literal as GraphLiteral
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Clause:
     def preserves(self) -> bool:
         """Whether all its actions leave the numbers that the model computes in eval mode as they are, to rounding."""
         return all(action.preserves for action in self.actions)
+
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return all(action.preserves_training for action in self.actions)
 
 
 @dataclass(frozen=True)

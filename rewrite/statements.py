@@ -43,7 +43,7 @@ class Statements:
                     "RW106", f"`{'.'.join((wrong.root, *wrong.attributes))}` is no call", wrong.span, help=help_text
                 )
             )
-        if line.moved.attributes and (line.side, line.anchor.root) != ("after", "self"):
+        elif line.moved.attributes and (line.side, line.anchor.root) != ("after", "self"):
             help_text = "write `move prev.activation after self`, or capture the activation and move that"
             self.report(
                 Diagnostic("RW106", "an activation is moved behind what was inserted", line.span, help=help_text)

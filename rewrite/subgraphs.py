@@ -2,21 +2,29 @@
 
 So a pattern costs as much as there are calls like its rarest one, times what hangs at each. A budget of steps ends what
 would take too long with a diagnostic.
+
+What a match is: each link that is not missing has a call of its own, none of them inside another one, and along each
+arrow a value goes from call to call. Two ways to lay the pattern on the same calls are one match, the one that follows
+the order of execution. Where the calls that must be there fit both with and without those that may be missing, the
+match with more of them counts, and of as many the one with those in front.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from rewrite.chains import Edge, Variant, is_any, variants
-from rewrite.errors import Diagnostic
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Graph, Node, Operand
 from rewrite.pattern import Link, Selector, Unit
 from rewrite.selectors import relation
 
 _STEPS = 200_000
-_STEPS_PER_CALL = 40
+_STEPS_PER_CALL = 10
+_STEPS_PER_MATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +53,11 @@ class Stuck:
     """what fits so far"""
     link: int
     """the link that nothing fits"""
-    why: tuple[str, ...]
+    known: int
+    """the link that it was looked for from"""
+    ahead: bool
+    """whether it is to take a value of that one; else it is to make one"""
+    why: tuple[str, ...] = ()
     """for each call that was tried there, why it does not fit"""
     tried: tuple[Node, ...] = ()
 
@@ -66,54 +78,99 @@ class Search:
     cache: dict[tuple[int, int], Unit | str] = field(default_factory=dict)
     deepest: Stuck | None = None
     explaining: bool = False
+    failed: list[Chosen] = field(default_factory=list)
 
-    def run(self) -> list[Chosen]:
-        """Every way in which the selector fits, in order of execution; those that differ by swapped roles once."""
-        found: list[Chosen] = []
-        seen: set[frozenset[int]] = set()
-        needed = [number for number, link in enumerate(self.selector.links) if not link.optional]
-        complete: set[tuple[int, ...]] = set()
+    @cached_property
+    def limit(self) -> int:
+        """How many steps the search may take."""
+        patterns = len(self.selector.links) + len(variants(self.selector))
+        return _STEPS + _STEPS_PER_CALL * len(self.graph.nodes) * patterns
+
+    def run(self, holds: Callable[[Chosen], bool] = lambda chosen: True) -> list[Chosen]:
+        """Every match, in order of execution.
+
+        Args:
+            holds: a further condition; what fails it and is no match in another way either is kept in `failed`.
+
+        Raises:
+            RewriteError: the search takes too long (RW321).
+
+        """
+        found: dict[frozenset[int], Chosen] = {}
+        failed: dict[frozenset[int], Chosen] = {}
+        settled: set[frozenset[int]] = set()
         for variant in variants(self.selector):
-            earlier = frozenset(complete)
-            start = self._rarest(variant)
-            order = _order(variant, start)
-            for node in self._candidates(start):
-                unit = self._try(start, node)
-                if isinstance(unit, str):
+            here: dict[frozenset[int], Chosen] = {}
+            for chosen in self._all(variant):
+                self._step(_STEPS_PER_MATCH)
+                if self._needed(chosen) in settled:
                     continue
-                for chosen in self._extend(order, 0, {start: node}, {start: unit}):
-                    required = tuple(chosen.calls[n].index for n in needed if n in chosen.calls)
-                    key = frozenset(chosen.indexes)
-                    if key in seen or required in earlier:
-                        continue
-                    seen.add(key)
-                    complete.add(required)
-                    found.append(chosen)
-        found.sort(key=lambda chosen: chosen.indexes)
-        return found
+                key = frozenset(chosen.indexes)
+                good, bad = here.get(key), failed.get(key)
+                if good is not None and good.indexes <= chosen.indexes:
+                    continue
+                if holds(chosen):
+                    here[key] = chosen
+                elif bad is None or chosen.indexes < bad.indexes:
+                    failed[key] = chosen
+            settled.update(self._needed(chosen) for chosen in here.values())
+            found |= {key: chosen for key, chosen in here.items() if key not in found}
+        self.failed = [chosen for chosen in failed.values() if self._needed(chosen) not in settled]
+        self.failed.sort(key=lambda chosen: chosen.indexes)
+        return sorted(found.values(), key=lambda chosen: chosen.indexes)
+
+    def _all(self, variant: Variant) -> Iterator[Chosen]:
+        """Every way to lay one variant on the graph."""
+        start = self._rarest(variant)
+        order = _order(variant, start)
+        for node in self._candidates(start):
+            self._step()
+            unit = self._try(start, node)
+            if isinstance(unit, Unit):
+                yield from self._extend(order, 0, {start: node}, {start: unit})
+
+    def _needed(self, chosen: Chosen) -> frozenset[int]:
+        """The calls of the links that cannot be missing."""
+        links = self.selector.links
+        return frozenset(node.index for number, node in chosen.calls.items() if not links[number].optional)
 
     def explain(self) -> list[Stuck]:
-        """From each call that the first link fits by its kind, how far the pattern went before it failed."""
+        """From each call that the first link fits, how far the pattern went before it failed.
+
+        Where the search takes too long, what is known by then.
+        """
         self.explaining = True
-        result = []
+        result: list[Stuck] = []
         for node in self.graph.nodes:
-            best: Stuck | None = None
-            for variant in variants(self.selector):
-                first = min(variant.present)
-                unit = self._try(first, node)
-                if isinstance(unit, str):
-                    continue
-                self.deepest = None
-                order = _order(variant, first)
-                if next(self._extend(order, 0, {first: node}, {first: unit}), None) is not None:
-                    best = None
-                    break
-                reached: Stuck | None = self.deepest
-                if reached is not None and (best is None or len(reached.calls) > len(best.calls)):
-                    best = reached
-            if best is not None:
-                result.append(best)
+            try:
+                stuck = self._explain(node)
+            except RewriteError:
+                break
+            if stuck is not None:
+                result.append(stuck)
         return result
+
+    def _explain(self, node: Node) -> Stuck | None:
+        """Where the longest beginning at a call ends; None if the pattern fits there, or does not even begin."""
+        best: Stuck | None = None
+        for variant in variants(self.selector):
+            self._step()
+            first = min(variant.present)
+            unit = self._try(first, node)
+            if isinstance(unit, str):
+                continue
+            self.deepest = None
+            order = _order(variant, first)
+            if next(self._extend(order, 0, {first: node}, {first: unit}), None) is not None:
+                return None
+            reached: Stuck | None = self.deepest
+            if reached is not None and (best is None or self._far(reached) > self._far(best)):
+                best = reached
+        return best
+
+    def _far(self, stuck: Stuck) -> tuple[int, bool]:
+        """How far a beginning came; of two, that counts more which lacks a call that must be there."""
+        return len(stuck.calls), not self.selector.links[stuck.link].optional
 
     # ---- where to begin
 
@@ -152,39 +209,48 @@ class Search:
             if not why:
                 yield from self._extend(order, place + 1, calls, units)
             else:
-                self._stuck(calls, wanted, [why], [calls[wanted]])
+                self._stuck(Stuck(calls, wanted, known, ahead, (why,), (calls[wanted],)))
             return
-        reasons: list[str] = []
-        tried: list[Node] = []
-        taken = {node.index for node in calls.values()}
+        reasons: dict[Node, str] = {}
         seen: set[int] = set()
         for node, operand in self._next(calls[known], ahead=ahead):
-            if node.index in taken or node.index in seen:
+            if node.index in seen:
                 continue
             unit = self._try(wanted, node)
-            why = unit if isinstance(unit, str) else ""
-            if isinstance(unit, Unit):
-                source, target = (calls[known], node) if ahead else (node, calls[known])
-                if not _is_at(edge, operand):
-                    why = f"the value goes into its input @{operand.name}, not @{edge.port}"
-                elif edge.sole:
-                    why = self._not_sole(source, target)
-                if not why:
-                    seen.add(node.index)
-                    calls[wanted], units[wanted] = node, unit
-                    yield from self._extend(order, place + 1, calls, units)
-                    del calls[wanted], units[wanted]
-                    continue
-            if self.explaining:
-                reasons.append(why)
-                tried.append(node)
-        self._stuck(calls, wanted, reasons, tried)
+            why = unit if isinstance(unit, str) else self._why_not(edge, ahead, calls, node, operand)
+            if isinstance(unit, Unit) and not why:
+                seen.add(node.index)
+                calls[wanted], units[wanted] = node, unit
+                yield from self._extend(order, place + 1, calls, units)
+                del calls[wanted], units[wanted]
+            elif self.explaining:
+                reasons.setdefault(node, why)
+        left = {node: why for node, why in reasons.items() if node.index not in seen}
+        self._stuck(Stuck(calls, wanted, known, ahead, tuple(left.values()), tuple(left)))
+
+    def _why_not(self, edge: Edge, ahead: bool, calls: Mapping[int, Node], node: Node, operand: Operand) -> str:
+        """Why a call that is what a link asks for is not the one at the end of this edge; empty if it is."""
+        source, target = (calls[edge.source], node) if ahead else (node, calls[edge.target])
+        for other in calls.values():
+            if other is node:
+                return "it stands for another call of the pattern already"
+            if (node.composite and relation.is_inside(other, node)) or (
+                other.composite and relation.is_inside(node, other)
+            ):
+                return f"one of `{node.name}` and `{other.name}` is a part of the other"
+        if not _is_at(edge, operand):
+            return f"the value goes into its input @{operand.name}, not @{edge.port}"
+        return self._not_sole(source, target) if edge.sole else ""
 
     def _joined(self, edge: Edge, calls: Mapping[int, Node]) -> str:
         """Why no value goes along an edge whose two calls are both known; empty if one does."""
         source, target = calls[edge.source], calls[edge.target]
-        self._step()
-        goes = [operand for operand in target.inputs if source in relation.producers(operand.value)]
+        taken = self.graph.taken.get(source.index, ())
+        if len(taken) < len(target.inputs):
+            goes = [operand for consumer, operand in taken if consumer is target]
+        else:
+            goes = [operand for operand in target.inputs if source in relation.producers(operand.value)]
+        self._step(min(len(taken), len(target.inputs)))
         if not goes:
             return f"no value goes from `{source.name}` to it"
         if not any(_is_at(edge, operand) for operand in goes):
@@ -193,33 +259,31 @@ class Search:
 
     def _not_sole(self, source: Node, target: Node) -> str:
         others = relation.other_users(self.graph, source, target)
-        if not others:
-            return ""
-        listed = ", ".join(others[:4])
-        return f"the value of `{source.name}` also goes to {listed}"
+        listed = list(itertools.islice(others, 4 if self.explaining else 1))
+        return f"the value of `{source.name}` also goes to {', '.join(listed)}" if listed else ""
 
     def _next(self, node: Node, *, ahead: bool) -> Iterator[tuple[Node, Operand]]:
+        """The calls that take a value of a call, or make one for it, each with the input that the value goes into."""
         if not ahead:
             for operand in node.inputs:
                 for producer in relation.producers(operand.value):
+                    self._step()
                     yield producer, operand
             return
-        for producer in relation.sources_inside(self.graph, node) if node.composite else (node,):
-            for consumer, operand in self.graph.uses.get(producer.index, ()):
-                if producer is node or node in operand.value.carriers:
-                    yield consumer, operand
+        for consumer, operand in self.graph.taken.get(node.index, ()):
+            self._step()
+            yield consumer, operand
 
     def _try(self, number: int, node: Node) -> Unit | str:
         key = (number, node.index)
         found = self.cache.get(key)
         if found is None:
             found = self.cache[key] = self.fit(number, node)
-        self._step()
         return found
 
-    def _step(self) -> None:
-        self.steps += 1
-        limit = _STEPS + _STEPS_PER_CALL * len(self.graph.nodes) * len(self.selector.links)
+    def _step(self, count: int = 1) -> None:
+        self.steps += count
+        limit = self.limit
         if self.steps > limit:
             raise Diagnostic(
                 "RW321",
@@ -229,9 +293,9 @@ class Search:
                 help="name operations instead of `any`, give ports (`add@1`), or say where with `in`",
             ).error()
 
-    def _stuck(self, calls: Mapping[int, Node], link: int, why: list[str], tried: list[Node]) -> None:
-        if self.explaining and (self.deepest is None or len(calls) > len(self.deepest.calls)):
-            self.deepest = Stuck(dict(calls), link, tuple(why), tuple(tried))
+    def _stuck(self, stuck: Stuck) -> None:
+        if self.explaining and (self.deepest is None or len(stuck.calls) > len(self.deepest.calls)):
+            self.deepest = replace(stuck, calls=dict(stuck.calls))
 
 
 def _is_at(edge: Edge, operand: Operand) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rewrite.backends.backend import Backend, Example, Ran, Reading
-from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError, raisable
+from rewrite.backends.backend import Backend, Difference, Example, Ran, Reading
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError, SiteError, raisable
 from rewrite.inference import Inference
 from rewrite.rule import OutputPromise
 from rewrite.source import Span
@@ -85,6 +85,73 @@ def _check_equivalent(
         span,
         notes=(f"rounding explains {found.allowed:.3g} there; both were run in eval mode",) if not found.reason else (),
         help="drop the promise if the difference is meant",
+    ).error()
+
+
+def try_out(
+    backend: Backend,
+    model: Any,
+    written: Any,
+    example: Example,
+    *,
+    preserved: bool,
+    preserved_training: bool,
+) -> tuple[str, ...]:
+    """Runs both models on real numbers, in eval and in training mode; what was run and found, a line for each mode.
+
+    Args:
+        backend: that of the models.
+        model: as it was given.
+        written: as it became.
+        example: arguments to run both on.
+        preserved: whether every action keeps the numbers in eval mode by what it is, so that they must be the same.
+        preserved_training: the same in training mode, new layers aside.
+
+    Raises:
+        PlanError: numbers that must be the same are not, or only the given model runs (RW317).
+        SiteError: the given model does not run in eval mode, or has no numbers (RW203).
+
+    """
+    return (
+        _try_mode(backend.compare, model, written, example, "eval mode", must_keep=preserved),
+        _try_mode(backend.compare_training, model, written, example, "training mode", must_keep=preserved_training),
+    )
+
+
+def _try_mode(
+    compare: Callable[[Any, Any, Example], Difference],
+    model: Any,
+    written: Any,
+    example: Example,
+    mode: str,
+    *,
+    must_keep: bool,
+) -> str:
+    try:
+        found = compare(model, written, example)
+    except SiteError as problem:
+        why = problem.diagnostics[0].message
+        try:
+            compare(model, model, example)
+        except SiteError:
+            if mode == "eval mode":
+                raise
+            return f"{mode}: not compared, {why}"
+        raise Diagnostic(
+            "RW317", f"the rewritten model does not run in {mode}, and the given one does", notes=(why,)
+        ).error() from problem
+    where = f" at {found.place}" if found.place else ""
+    what = "outputs" if mode == "eval mode" else "outputs, gradients and buffers of one step"
+    if not must_keep:
+        apart = f": {found.reason}" if found.reason else f" by up to {found.error:.3g}"
+        return f"{mode}: runs; the rules may change numbers, and {what} differ{apart}{where}"
+    if found.is_rounding:
+        return f"{mode}: {what} are the same; the largest difference is {found.error:.3g}"
+    raise Diagnostic(
+        "RW317",
+        f"the rewritten model is not equivalent in {mode}: {found.reason or f'it is off by {found.error:.3g}'}{where}",
+        notes=("every action of the file keeps the numbers by what it is", f"rounding explains {found.allowed:.3g}"),
+        help="this is a mistake of this tool, or the model does not do the same twice: please report it",
     ).error()
 
 

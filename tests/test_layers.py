@@ -33,7 +33,7 @@ ROWS = (
     ("rewrite.application",),
     ("rewrite.engine",),
     ("rewrite.saved",),
-    ("rewrite.tester",),
+    ("rewrite.tester", "rewrite.census"),
     ("rewrite",),
     ("rewrite.cli",),
     ("rewrite.__main__",),

@@ -54,8 +54,8 @@ def model(name: str) -> nn.Module:
         ("vgg16", 'replace "classifier.6" with Linear(out_features=1000)', []),
         (
             "vgg16",
-            'replace Conv2d >> ReLU in "features.{0,1}" with GELU -> GELU; expect output (_, 1000)',
-            ["features.0.0", "features.0.1"],
+            'replace Conv2d >> ReLU in "features.{2,3}" with Conv2d -> GELU',
+            ["features.2.0", "features.2.1"],
         ),
         ("resnet18", 'wrap "fc" with LoRA', ["fc.base_layer", "fc.lora_dropout"]),
     ],

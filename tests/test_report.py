@@ -91,6 +91,8 @@ def test_the_json_form_is_json_and_complete():
         "resized_keys",
         "output",
         "warnings",
+        "runs",
+        "scopes",
         "opaque",
     }
 

@@ -11,7 +11,7 @@ from test_parser import LITERAL, WORKED
 
 from rewrite import actions, parser, resolver
 from rewrite.errors import RuleError
-from rewrite.expression import Call, Is, Literal, Name, Relation, evaluate
+from rewrite.expression import SELECTED, Call, Is, Literal, Name, Relation, evaluate
 from rewrite.pattern import Anything, Kind, Path, Pick
 from rewrite.rule import Clause, Count, Program
 from rewrite.source import Source
@@ -244,8 +244,8 @@ def test_selectors_inside_expressions_are_resolved() -> None:
     assert where is not None
     asked: list[tuple[object, ...]] = []
     evaluate(where, {"c": 1}, relation=lambda name, value, units, span: bool(asked.append((name, value, units))))
-    (_, none, first), (_, one, second) = asked
-    assert (none, one) == (None, 1)
+    (_, selected, first), (_, one, second) = asked
+    assert (selected, one) == (SELECTED, 1)
     assert [unit.base for unit in first] == [Kind("relu", operation="ReLU"), Path("a.*")]  # type: ignore[attr-defined]
     assert [unit.base for unit in second] == [Kind("conv", family="conv")]  # type: ignore[attr-defined]
     assert isinstance(getattr(where, "left", None), Relation)

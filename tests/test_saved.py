@@ -378,8 +378,19 @@ def test_unknown_builders():
         "  = help: did you mean `torchvision:resnet50`, `torchvision:resnet152`, `torchvision:resnet34`?"
     )
     assert refused("keras:resnet50") == (
-        "error[RW505]: there is no family of builders `keras`\n  = help: builders are `torchvision:NAME`"
+        "error[RW505]: there is no family of builders `keras`\n"
+        "  = help: builders are `torchvision:NAME` and `timm:NAME`"
     )
+
+
+def test_builders_of_timm():
+    pytest.importorskip("timm")
+    assert refused("timm:resnet18x").startswith("error[RW505]: timm has no builder `resnet18x`\n  = help: did you mean")
+    assert refused("timm:hf_hub:someone/model").startswith("error[RW505]: timm has no builder `hf_hub:someone/model`")
+    state = torch.random.get_rng_state()
+    model = read_model("timm:test_resnet", seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert same(model, read_model("timm:test_resnet", seed=3))
 
 
 def test_torchvision_is_not_there(monkeypatch):

@@ -1,4 +1,4 @@
-"""Transformers models with tiny configurations: their forwards cannot be captured, their layers can be edited."""
+"""Transformers models with tiny configurations: many forwards cannot be captured, their layers can be edited."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from counting import calls, tensors
+import zoo
+from counting import Call, calls, tensors
+from tiny_transformers import TYPES
 from torch import Tensor, nn
 
-from rewrite import Rules, apply_rules, get_report
+from rewrite import Rules, apply_rules, get_report, probe
 
 transformers = pytest.importorskip("transformers")
 
@@ -142,3 +144,66 @@ def test_a_class_of_its_own_by_dotted_name() -> None:
     kind = transformers.pytorch_utils.Conv1D
     rules = Rules("after Linear | transformers.pytorch_utils.Conv1D: insert Dropout(0.1)")
     check(gpt2, rules, {kind: "Linear"})
+
+
+QUICK = ("bert", "deberta-v2", "gpt2", "llama", "t5", "whisper", "swin", "clip")
+"""types of the normal run: one at least of each way in which they are built"""
+EACH_TYPE = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.long) for kind in TYPES]
+
+
+def own_norms(model: nn.Module) -> dict[type, str]:
+    """Classes of a model's own that are called a norm and compute one by themselves, without a function of torch."""
+    found = {type(module) for module in model.modules() if type(module).__name__.endswith(("RMSNorm", "LayerNorm"))}
+    own = {kind for kind in found if not issubclass(kind, nn.LayerNorm | nn.RMSNorm)}
+    return {kind: "LayerNorm" for kind in own if not {"layer_norm", "rms_norm"} & set(kind.forward.__code__.co_names)}
+
+
+def rules_for(model: nn.Module) -> dict[str, tuple[Rules, Callable[[Call], bool]]]:
+    """Title -> the rule, and which real calls are its places."""
+    norms = sorted({"LayerNorm", "RMSNorm", *(kind.__name__ for kind in own_norms(model))})
+    return {
+        "Linear": (Rules("after Linear: insert Dropout(0.1)"), lambda call: call.operation == "Linear"),
+        "norm": (
+            Rules(f"after {' | '.join(norms)}: insert Identity"),
+            lambda call: call.operation in ("LayerNorm", "RMSNorm"),
+        ),
+        "activation": (Rules("after activation: insert Dropout(0.1)"), lambda call: call.operation in zoo.ACTIVATIONS),
+    }
+
+
+@pytest.mark.parametrize("kind", EACH_TYPE)
+def test_sites_of_each_type(kind: str) -> None:
+    """Sites are calls, nothing changes in eval mode, keys and class are kept, and text is still written."""
+    model, inputs = TYPES[kind].build(kind), TYPES[kind].inputs()
+    real = calls(model, inputs, own_norms(model))
+    runs = zoo.runs_of(model, (), inputs)
+    was = outputs(model, inputs)
+    for title, (rules, is_place) in rules_for(model).items():
+        wanted = [call for call in real if is_place(call)]
+        outcome, result = zoo.compared(kind, title, rules, model, inputs, wanted, runs)
+        assert outcome.is_equal or outcome.is_explained, outcome
+        if result is None:
+            continue
+        assert isinstance(result, type(model))
+        assert list(result.state_dict()) == list(model.state_dict())
+        assert same(was, outputs(result, inputs))
+        if TYPES[kind].generates:
+            assert torch.equal(written(model, inputs), written(result, inputs))
+    assert same(was, outputs(model, inputs))
+
+
+def written(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """The next tokens, without any chance in it."""
+    given = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
+    generate: Any = model.generate
+    return generate(**given, max_new_tokens=4, do_sample=False)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", EACH_TYPE)
+def test_inputs_are_found(kind: str) -> None:
+    model = TYPES[kind].build(kind)
+    found = probe(model)
+    assert found.inputs is not None, found.tried
+    args, keywords = found.inputs
+    with torch.no_grad():
+        model(*args, **keywords)

@@ -46,6 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An own folder for each test; the modules that it loads are gone afterwards."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layers.py").write_text(LAYERS)
+    monkeypatch.delitem(sys.modules, "layers", raising=False)  # another test may have loaded a file of this name
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

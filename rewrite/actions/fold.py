@@ -39,6 +39,11 @@ class Fold:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return True
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """An update of the layer and a bypass of the normalisation, for each match."""
         for site in sites:
@@ -67,7 +72,7 @@ class Fold:
                 "RW318",
                 f"`{norm.name}` {what}, so it has no fixed scale and shift to fold",
                 self.span,
-                help="put the model in eval mode first, `model.eval()`, or choose with `where not b.training`"
+                help="put the model in eval mode first: `model.eval()` or `--eval`; or choose: `where not b.training`"
                 if norm.layer.statistics
                 else "leave it out with `except`",
             ).error()

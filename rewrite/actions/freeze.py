@@ -34,6 +34,11 @@ class Freeze:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return True
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return self.what == "params"
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One update for each layer that has something to freeze."""
         moving = 0

@@ -37,6 +37,11 @@ class Insert:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return all(spec.preserves for spec in self.layers)
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return self.preserves
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Adds a chain to each site."""
         for site in sites:

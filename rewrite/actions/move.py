@@ -40,6 +40,11 @@ class Move:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return False
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each match that is not as it should be already."""
         for site in sites:

@@ -34,6 +34,11 @@ class Remove:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return False
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each call, or for each layer whose surroundings are left alone."""
         done = set()

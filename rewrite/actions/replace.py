@@ -42,6 +42,11 @@ class Replace:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return False
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return False
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Turns the sites into edits, one for each layer or call."""
         done: dict[tuple[str, str, int] | str, list[NewLayer]] = {}
@@ -69,7 +74,7 @@ class Replace:
         """The first call gives its place to the new layers, and the others are bypassed."""
         first, *rest = site.nodes
         for before, node in itertools.pairwise(site.nodes):
-            others = relation.other_users(desk.graph, before, node)
+            others = list(relation.other_users(desk.graph, before, node))
             if others:
                 raise Diagnostic(
                     "RW312",
@@ -173,11 +178,22 @@ class Replace:
         olds = [_as_new(node, self.span) for node in site.nodes]
         if all(old is not None for old in olds):
             old = [layer for layer in olds if layer is not None]
-            shapes = desk.samples(incoming, [*old, *made])
-            if all(desk.trial(old, shape) == desk.trial(made, shape) for shape in shapes):
-                return
-        was, now = "the shape of its output from one that is not known", "one that may differ"
-        _note(site, made, was, now, desk, self.span)
+            for shape in desk.samples(incoming, [*old, *made]):
+                was, now = desk.trial(old, shape), desk.trial(made, shape)
+                if was != now:
+                    taken = ", ".join(f"{k}={v!r}" for new in made for k, v in new.keywords.items())
+                    note = f"of a value of shape {shape}; arguments not given are those of what is replaced: {taken}"
+                    _note(site, made, f"the shape of its output from {was}", f"{now}", desk, self.span, note=note)
+                    return
+            return
+        desk.shape_changes.append(
+            Diagnostic(
+                "RW203",
+                f"the shape behind `{site.nodes[-1].name}` is not known, so what takes its place cannot be checked",
+                self.span,
+                help=EXAMPLE_HELP,
+            )
+        )
 
     def _layers(self, site: Site, desk: Desk) -> list[NewLayer]:
         node = site.node
@@ -300,7 +316,14 @@ def _only_sizes(old: Operation, made: Sequence[NewLayer]) -> bool:
 
 
 def _note(
-    site: Site, made: Sequence[NewLayer], was: str, now: str, desk: Desk, span: Span, output: str = "(_, 10)"
+    site: Site,
+    made: Sequence[NewLayer],
+    was: str,
+    now: str,
+    desk: Desk,
+    span: Span,
+    output: str = "(_, 10)",
+    note: str = "",
 ) -> None:
     text = " -> ".join(str(new) for new in made)
     desk.shape_changes.append(
@@ -308,6 +331,7 @@ def _note(
             "RW310",
             f"`{text}` in the place of `{site.node.name}` changes {was} to {now}",
             span,
+            notes=(note,) if note else (),
             help=f"if the model's output may change, say so: `expect output {output}`; "
             "else give an example input, and the output is checked by a run",
         )

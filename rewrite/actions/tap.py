@@ -32,6 +32,11 @@ class Tap:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return True
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return True
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """Inserts the identity that remembers."""
         if len(sites) > 1:

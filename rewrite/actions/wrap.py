@@ -33,6 +33,11 @@ class Wrap:
         """Whether the model computes the same numbers in eval mode, whatever it is and to rounding."""
         return self.layer.preserves
 
+    @property
+    def preserves_training(self) -> bool:
+        """Whether the same holds in training mode, gradients included, as long as new layers are in eval mode."""
+        return self.preserves
+
     def plan(self, sites: Sequence[Site], desk: Desk) -> None:
         """One edit for each layer."""
         done: dict[str, edit.NewLayer] = {}

@@ -20,6 +20,21 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """The search for arguments that a model takes."""
+
+    example: Example | None
+    """arguments that it runs on; None: none were found"""
+    tried: tuple[tuple[str, str], ...] = ()
+    """(arguments in words, why the model does not take them), in the order in which they were tried"""
+
+    @property
+    def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments as `apply_rules(example_inputs=...)` takes them."""
+        return (self.example.args, dict(self.example.kwargs)) if self.example is not None else None
+
+
+@dataclass(frozen=True)
 class Size:
     """What a model holds."""
 
@@ -173,11 +188,26 @@ class Backend(Protocol):
         """
         ...
 
+    def probe(self, model: Any, batch: int) -> Probe:
+        """Looks for arguments that a model takes: guessed from its signature and its layers, and tried on shapes."""
+        ...
+
     def compare(self, model: Any, written: Any, example: Example) -> Difference:
         """Runs two models on real numbers, in eval mode and with the same random numbers; neither is changed.
 
         Raises:
             SiteError: one of them has no numbers, or does not run on this example (RW203).
+
+        """
+        ...
+
+    def compare_training(self, model: Any, written: Any, example: Example) -> Difference:
+        """Runs one step of training of copies of both, with the same random numbers, layers of the second only at rest.
+
+        Compared are outputs, gradients of shared parameters, and buffers behind the step.
+
+        Raises:
+            SiteError: one of them has no numbers, does not run on this example, or does not do the same twice (RW203).
 
         """
         ...

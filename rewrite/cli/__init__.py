@@ -17,6 +17,7 @@ COMMANDS = {
     "fmt": "bring rule files into their canonical form",
     "show": "show a model as a tree of paths and names that rules can use",
     "explain": "tell what a code means, or why rules match what they match",
+    "census": "apply rules to a whole zoo of models: how many places they have in each",
     "ops": "list the operations that rules can name",
 }
 

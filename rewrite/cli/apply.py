@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from rewrite.cli import COMMANDS
-from rewrite.cli.arguments import Parser, add_inputs, add_model_options, add_rules, rules_and_model
+from rewrite.cli.arguments import Parser, add_inputs, add_model_options, add_rules, add_verify, rules_and_model
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -23,6 +23,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     add_inputs(parser)
+    add_verify(parser)
     add_model_options(parser)
     options = parser.read(words)
     options.rules, options.model = rules_and_model(parser, options)
@@ -43,15 +44,18 @@ def run(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     changed, report = apply_with_report(
         model,
         options.rules,
-        example_inputs=examples(options),
+        example_inputs=examples(options, model),
         params=dict(options.params),
         seed=options.seed,
         name=options.model,
         allow_code=options.allow_code,
         strict=options.strict,
+        verify=options.verify,
     )
     progress(f"writing {options.output}")
     unchecked = write_model(changed, output, allow=options.allow)

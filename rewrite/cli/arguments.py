@@ -103,6 +103,11 @@ def add_model_options(parser: Parser) -> None:
         help="a class of yours that the model file may hold, or a test name; its module is imported",
     )
     parser.add_argument(
+        "--eval",
+        action="store_true",
+        help="put the model in eval mode first; builders make models in training mode, and files keep their mode",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of all new weights (0); the same seed gives the same weights"
     )
 
@@ -117,6 +122,19 @@ def add_inputs(parser: Parser) -> None:
         type=input_spec,
         metavar="[NAME=]1x3x224x224[:DTYPE]",
         help="an example input, in the order of the model's arguments; integers are drawn from 0 and 1",
+    )
+    parser.add_argument(
+        "--probe", action="store_true", help="where no --input is given, look for inputs that the model takes"
+    )
+
+
+def add_verify(parser: Parser) -> None:
+    """How the result is checked."""
+    parser.add_argument(
+        "--verify",
+        choices=("shapes", "run"),
+        default="shapes",
+        help="`run` also runs both models on real numbers, in eval and in training mode",
     )
 
 

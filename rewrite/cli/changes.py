@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+_MOST_TRIED = 4
+"""guesses of `--probe` that are shown where none is right"""
+
 TYPE_CHECKING = False  # as in `arguments`
 if TYPE_CHECKING:
     import argparse
@@ -26,13 +29,24 @@ def check_first(rules: str | Rules, options: argparse.Namespace) -> None:
     check_rules(rules, params=dict(options.params), allow_code=options.allow_code)
 
 
-def examples(options: argparse.Namespace) -> Examples | None:
-    """The example inputs of `--input`, if there are any."""
-    if not options.inputs:
-        return None
-    from rewrite.backends.torch.example_inputs import make_examples
+def examples(options: argparse.Namespace, model: object) -> Examples | None:
+    """The example inputs of `--input`, or those that `--probe` finds, if there are any."""
+    if options.inputs:
+        from rewrite.backends.torch.example_inputs import make_examples
 
-    return make_examples(options.inputs, seed=options.seed)
+        return make_examples(options.inputs, seed=options.seed)
+    if not options.probe:
+        return None
+    from rewrite.cli.output import progress, talk
+    from rewrite.engine import probe
+
+    progress("looking for inputs")
+    found = probe(model)
+    if found.inputs is None:
+        talk("note: no inputs were found that the model takes; give them with --input")
+        for arguments, why in found.tried[:_MOST_TRIED]:
+            talk(f"  {arguments}: {why}")
+    return found.inputs
 
 
 def print_report(report: Report) -> None:
@@ -57,5 +71,5 @@ def print_report(report: Report) -> None:
         table.add_row(*row)
     say("")
     Console().print(table)
-    if report.output:
-        say(f"output: {report.output}")
+    for line in report.closing_lines():
+        say(line)

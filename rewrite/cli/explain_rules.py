@@ -34,10 +34,12 @@ def run_rules(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     explained = explain_rules(
         model,
         options.rules,
-        example_inputs=examples(options),
+        example_inputs=examples(options, model),
         params=dict(options.params),
         seed=options.seed,
         name=options.model,

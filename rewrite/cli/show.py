@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
+    if options.eval:
+        model.eval()
     from rewrite.backends import backend_for
 
     reading = backend_for(model).read(model, name=options.model)

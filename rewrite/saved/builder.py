@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,14 +53,80 @@ def build(spec: str, *, seed: int = 0) -> torch.nn.Module:
     """
     family, _, rest = spec.partition(":")
     name, at, weights = rest.partition("@")
-    if family not in FAMILIES:
-        listed = " and ".join(f"`{known}:NAME`" for known in FAMILIES)
-        raise Diagnostic("RW505", f"there is no family of builders `{family}`", help=f"builders are {listed}").error()
+    _check_family(family)
     state = read_weights(weights) if at else None
     model = make(family, name, seed=seed)
     if state is not None:
         _load(model, state, f"{family}:{name}", weights)
     return model
+
+
+def build_without_numbers(spec: str, *, seed: int = 0) -> torch.nn.Module:
+    """The model of `family:name`; its tensors have shapes and no numbers, where its builder can do that.
+
+    Raises:
+        SafetyError: RW505 no such builder, RW504 it cannot be built.
+
+    """
+    family, _, name = spec.partition(":")
+    _check_family(family)
+    return make(family, name, seed=seed, without_numbers=True)
+
+
+def find_builders(pattern: str, *, every: bool = False) -> list[str]:
+    """The builders that a pattern means: `torchvision:resnet*`, `timm:*`, or one by its name.
+
+    Args:
+        pattern: `family:name`, in which `*` stands for any number of characters.
+        every: whether `timm:*` is all models; else it is a small one of each family of architectures.
+
+    Raises:
+        SafetyError: RW505 it means none.
+
+    """
+    family, colon, glob = pattern.partition(":")
+    if not colon:
+        raise Diagnostic(
+            "RW505", f"`{pattern}` names no builders", help="write `torchvision:*` or `timm:vit_*`"
+        ).error()
+    _check_family(family)
+    if family == "timm" and glob == "*" and not every:
+        return [f"timm:{name}" for name in _one_of_each_family()]
+    known = _torchvision().models.list_models() if family == "torchvision" else _timm().list_models()
+    found = [name for name in known if fnmatch.fnmatchcase(name, glob)]
+    if not found:
+        raise _unknown(family, glob, known).error()
+    return [f"{family}:{name}" for name in found]
+
+
+_SMALL = (
+    "atto", "femto", "pico", "nano", "xxsmall", "xxs", "xxtiny", "xtiny", "tiny", "xsmall", "xs", "small", "mini", "s0",
+    "m0", "b0", "lite", "s",
+)  # fmt: skip
+"""what names of models call small sizes, the smallest first"""
+_LARGE = ("large", "l", "xlarge", "xl", "xxl", "huge", "giant", "gigantic", "enormous")
+
+
+def _one_of_each_family() -> list[str]:
+    """The name of a small model for each module of timm, as far as names tell the size."""
+    timm = _timm()
+
+    def order(module: str, name: str) -> tuple[object, ...]:
+        words = re.split(r"[_.]", name)
+        sizes = [_SMALL.index(word) for word in words if word in _SMALL]
+        sizes += [len(_SMALL) + 1 + _LARGE.index(word) for word in words if word in _LARGE]
+        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        return (
+            name.startswith("test_"),  # made for timm's own tests
+            not name.startswith(module.partition("_")[0]),
+            min(sizes, default=len(_SMALL)),
+            len(words),
+            numbers,
+            name,
+        )
+
+    families = [(module, timm.list_models(module=module)) for module in timm.list_modules()]
+    return [min(names, key=functools.partial(order, module)) for module, names in families if names]
 
 
 def make(
@@ -150,6 +219,12 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def _check_family(family: str) -> None:
+    if family not in FAMILIES:
+        listed = " and ".join(f"`{known}:NAME`" for known in FAMILIES)
+        raise Diagnostic("RW505", f"there is no family of builders `{family}`", help=f"builders are {listed}").error()
+
+
 def _of_torchvision(name: str) -> tuple[dict[str, object], Callable[..., object]]:
     """A builder, and the arguments with which it neither downloads weights nor warns."""
     find = getattr(_torchvision().models, "get_model_builder")  # noqa: B009  (no types are there)
@@ -167,13 +242,7 @@ def _of_torchvision(name: str) -> tuple[dict[str, object], Callable[..., object]
 
 def _of_timm(name: str) -> tuple[dict[str, object], Callable[..., object]]:
     """A builder; a name that timm does not list could be an address that it fetches a model from."""
-    from rewrite.backends.torch import torchvision_schemas
-
-    try:
-        torchvision_schemas.declare()  # timm imports it
-        import timm
-    except ImportError:
-        raise Diagnostic("RW505", "timm is not installed", help="`pip install timm` installs it").error() from None
+    timm = _timm()
     if not timm.is_model(name) or ":" in name or "/" in name:
         raise _unknown("timm", name, timm.list_models()).error()
     return {"model_name": name, "pretrained": False}, timm.create_model
@@ -191,6 +260,18 @@ def _torchvision() -> ModuleType:
     import torchvision
 
     module: ModuleType = torchvision
+    return module
+
+
+def _timm() -> ModuleType:
+    from rewrite.backends.torch import torchvision_schemas
+
+    try:
+        torchvision_schemas.declare()  # timm imports it
+        import timm
+    except ImportError:
+        raise Diagnostic("RW505", "timm is not installed", help="`pip install timm` installs it").error() from None
+    module: ModuleType = timm
     return module
 
 

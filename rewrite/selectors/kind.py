@@ -29,7 +29,8 @@ def explain(kind: Kind, node: Node, classes: Mapping[str, str]) -> str | None:
         chosen = node.layer is not None and is_class(kind.class_name or "", node.layer)
     if chosen:
         return None
-    return f"it is {node.operation or node.spelling}, not {kind.text}"
+    own = node.spelling if kind.dotted is not None or node.operation is None else node.operation
+    return f"it is {own}, not {kind.text}"
 
 
 def is_spelled(dotted: str, node: Node) -> bool:

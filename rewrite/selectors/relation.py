@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rewrite.graph import Graph, Node, Value
 
 
 def consumers(graph: Graph, node: Node) -> list[Node]:
     """Calls that take a value of `node` directly, outer calls that only pass it on into themselves included."""
-    found: dict[int, Node] = {}
-    for producer in sources_inside(graph, node):
-        for consumer, operand in graph.uses.get(producer.index, ()):
-            if producer is node or node in operand.value.carriers:
-                found.setdefault(consumer.index, consumer)
-    return list(found.values())
+    return list(dict.fromkeys(consumer for consumer, _ in graph.taken.get(node.index, ())))
 
 
 def sources_inside(graph: Graph, node: Node) -> list[Node]:
@@ -28,9 +23,19 @@ def producers(value: Value) -> list[Node]:
     return [*([value.producer] if value.producer is not None else []), *value.carriers]
 
 
+def outputs(graph: Graph, node: Node) -> list[Value]:
+    """The values of a call that the model returns."""
+    return [value for value in graph.outputs if node in producers(value)]
+
+
+def is_outer(graph: Graph, node: Node) -> bool:
+    """Whether a call is the sum of calls inside it that are known, so that those say where values go."""
+    return node.composite and (node.layer is None or node.layer.path not in graph.opaque)
+
+
 def leaf_consumers(graph: Graph, node: Node) -> list[Node]:
     """The innermost calls that take a value of `node`."""
-    return [consumer for consumer in consumers(graph, node) if not consumer.composite]
+    return [consumer for consumer in consumers(graph, node) if not is_outer(graph, consumer)]
 
 
 def has_next(graph: Graph, node: Node, fits: Callable[[Node], bool]) -> bool:
@@ -45,10 +50,9 @@ def has_prev(graph: Graph, node: Node, fits: Callable[[Node], bool]) -> bool:
 
 def only_next(graph: Graph, node: Node, fits: Callable[[Node], bool]) -> bool:
     """Whether there are consumers, all of them fit, and the value is no output of the model."""
-    leaves = leaf_consumers(graph, node)
-    inside = {producer.index for producer in sources_inside(graph, node)}
-    if any(value.producer is not None and value.producer.index in inside for value in graph.outputs):
+    if outputs(graph, node):
         return False
+    leaves = leaf_consumers(graph, node)
     return bool(leaves) and all(fits(leaf) or _fits_around(leaf, fits) for leaf in leaves)
 
 
@@ -61,26 +65,20 @@ def _fits_around(node: Node, fits: Callable[[Node], bool]) -> bool:
     return False
 
 
-def other_users(graph: Graph, source: Node, target: Node) -> list[str]:
+def other_users(graph: Graph, source: Node, target: Node) -> Iterator[str]:
     """Who takes a value of `source` beside `target` and what is in it: names in backticks, or the model's output."""
-    found: dict[str, None] = {}
-    inside = {node.index for node in sources_inside(graph, source)} if source.composite else {source.index}
-    for number in inside:
-        for user, operand in graph.uses.get(number, ()):
-            if source.composite and source.index != number and source not in operand.value.carriers:
-                continue
-            if user is target or (user.composite and user.name not in graph.opaque):
-                continue  # the calls in an outer call are users themselves
-            if not _is_inside(user, target):
-                found[f"`{user.name}`"] = None
-    for value in graph.outputs:
-        made = value.producer is not None and value.producer.index in inside
-        if made and (not source.composite or source in value.carriers or value.producer is source):
-            found["the output of the model"] = None
-    return list(found)
+    told: set[int] = set()
+    for user, _ in graph.taken.get(source.index, ()):
+        if user is target or user.index in told or is_outer(graph, user) or is_inside(user, target):
+            continue  # the calls in an outer call are users themselves
+        told.add(user.index)
+        yield f"`{user.name}`"
+    if outputs(graph, source):
+        yield "the output of the model"
 
 
-def _is_inside(node: Node, outer: Node) -> bool:
+def is_inside(node: Node, outer: Node) -> bool:
+    """Whether a call is a part of an outer call."""
     owner = node.owner
     while owner is not None:
         if owner is outer:

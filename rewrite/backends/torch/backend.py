@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewrite.backends.backend import Difference, Example, Ran, Reading, Size, Written
+from rewrite.backends.backend import Difference, Example, Probe, Ran, Reading, Size, Written
 from rewrite.backends.torch.assembly import assemble
 from rewrite.backends.torch.calls import Calls
 from rewrite.backends.torch.capture import capture
-from rewrite.backends.torch.comparison import compare
+from rewrite.backends.torch.comparison import compare, compare_training
 from rewrite.backends.torch.layers import Builder, trial
 from rewrite.backends.torch.module_reader import read_layers
 from rewrite.backends.torch.modules import all_paths, find_lazy, find_wrapper, memory_of, separate, walk
 from rewrite.backends.torch.own_layers import taps
+from rewrite.backends.torch.probing import probe
 from rewrite.backends.torch.reader import flatten
 from rewrite.backends.torch.run import observed_arguments, record_types, run_on_shapes
 from rewrite.backends.torch.scopes import Capture, Scope
@@ -210,9 +211,17 @@ class TorchBackend:
         """Runs a model on fake tensors."""
         return run_on_shapes(model, example)
 
+    def probe(self, model: nn.Module, batch: int) -> Probe:
+        """Tries what the names of its arguments and its first layers suggest."""
+        return probe(model, batch)
+
     def compare(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
         """Runs copies of both on real numbers."""
         return compare(model, written, example)
+
+    def compare_training(self, model: nn.Module, written: nn.Module, example: Example) -> Difference:
+        """Runs one step of copies of both in training mode."""
+        return compare_training(model, written, example)
 
     def assemble(self, sketch: Sketch, modules: Mapping[str, Callable[..., Any]]) -> nn.Module:
         """A module whose children are the layers of the sketch."""

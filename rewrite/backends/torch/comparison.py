@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from rewrite.backends.backend import Difference, Example
-from rewrite.backends.torch.modules import copy_tree
+from rewrite.backends.torch.modules import copy_tree, walk
 from rewrite.backends.torch.recipes import base_of
 from rewrite.errors import Diagnostic
 
@@ -84,19 +86,37 @@ def _difference(one: Any, other: Any, place: str) -> Difference:
 
 def _output(model: nn.Module, example: Example) -> Any:
     """What a copy of the model returns in eval mode: shared parameters, buffers and attributes of its own."""
+    twin = _twin(model)
+    for module in twin.modules():
+        module.training = False
+    with torch.no_grad():
+        return _run(twin, model, example)
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy that shares the parameters and has buffers and attributes of its own."""
     twin = copy_tree(model, {}, [])
     buffers: dict[torch.Tensor, torch.Tensor] = {}
     for module in twin.modules():
-        module.training = False
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 if buffer not in buffers:
                     buffers[buffer] = buffer.clone()
                 module._buffers[name] = buffers[buffer]
+    return twin
+
+
+def _run(twin: nn.Module, model: nn.Module, example: Example) -> Any:
+    """Runs a copy of `model` on a copy of the example, with the same random numbers each time.
+
+    Raises:
+        SiteError: it does not run (RW203).
+
+    """
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (example.args, dict(example.kwargs)))
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             return twin(*args, **kwargs)
@@ -107,6 +127,98 @@ def _output(model: nn.Module, example: Example) -> Any:
             f"`{base_of(type(model)).__name__}` does not run on the example input: {text}",
             help="give inputs that the model takes: one tensor, a tuple of arguments, or a dict of keywords",
         ).error() from problem
+
+
+# ---- one step of training
+
+
+@dataclass
+class _Step:
+    """What one step of training computes."""
+
+    output: list[tuple[Any, Any]]
+    """(place, value)"""
+    structure: Any
+    gradients: dict[nn.Parameter, torch.Tensor | None]
+    buffers: dict[torch.Tensor, torch.Tensor]
+    """buffer of the model -> what it has become in the copy"""
+
+
+def compare_training(model: nn.Module, written: nn.Module, example: Example) -> Difference:
+    """Runs one step of both in training mode: outputs, gradients of shared parameters, buffers behind it.
+
+    Layers that are in `written` only stay in eval mode, where what an insertion adds does nothing. Nothing is changed.
+
+    Raises:
+        SiteError: a model has no numbers, or does not run (RW203); the given one does not do the same thing twice
+            (RW203).
+
+    """
+    for one in (model, written):
+        _check_numbers(one, example)
+    shared = set(written.parameters())
+    learning = [one for one in model.parameters() if one.requires_grad and one in shared]
+    old = {path for path, _ in walk(model)}
+    was, again = (_step(model, example, learning, old) for _ in range(2))
+    if not _worst(was, again, model, learning).is_rounding:
+        raise Diagnostic(
+            "RW203",
+            f"`{base_of(type(model)).__name__}` does not do the same twice in training mode, with the same random seed",
+            notes=("so two models cannot be compared in it",),
+        ).error()
+    return _worst(was, _step(written, example, learning, old), model, learning)
+
+
+def _step(model: nn.Module, example: Example, learning: Sequence[nn.Parameter], old: Set[str]) -> _Step:
+    twin = _twin(model)
+    twin.train()
+    for path, module in walk(twin):
+        if path not in old:
+            module.training = False
+    with torch.enable_grad():
+        flat, structure = pytree.tree_flatten_with_path(_run(twin, model, example))
+        loss = _loss([value for _, value in flat])
+        found = torch.autograd.grad(loss, learning, allow_unused=True) if loss.requires_grad and learning else ()
+    mine, theirs = dict(model.named_buffers()), dict(twin.named_buffers())
+    gradients: dict[nn.Parameter, torch.Tensor | None] = dict.fromkeys(learning)
+    gradients.update(zip(learning, found, strict=False))
+    return _Step(
+        [(path, value.detach() if isinstance(value, torch.Tensor) else value) for path, value in flat],
+        structure,
+        gradients,
+        {buffer: theirs[name] for name, buffer in mine.items()},
+    )
+
+
+def _loss(values: Sequence[Any]) -> torch.Tensor:
+    """One number that depends on every number of the output, on each in another way."""
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros(())
+    for value in values:
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.requires_grad:
+            weights = torch.rand(value.shape, generator=generator).to(value.device, value.dtype)
+            total = total.to(value.device) + (value * weights).sum()
+    return total
+
+
+def _worst(was: _Step, now: _Step, model: nn.Module, learning: Sequence[nn.Parameter]) -> Difference:
+    if was.structure != now.structure:
+        return Difference(math.inf, 0.0, reason="the outputs are nested differently")
+    found = [
+        _difference(one, other, f"output{pytree.keystr(path)}")
+        for (path, one), (_, other) in zip(was.output, now.output, strict=True)
+    ]
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter in learning:
+        place = f"the gradient of `{names[parameter]}`"
+        found.append(_difference(was.gradients[parameter], now.gradients[parameter], place))
+    for name, buffer in model.named_buffers():
+        if buffer in was.buffers and buffer in now.buffers:
+            found.append(_difference(was.buffers[buffer], now.buffers[buffer], f"the buffer `{name}` after one step"))
+    for one in found:
+        if one.reason:
+            return one
+    return max(found, key=_excess, default=Difference(0.0, 0.0))
 
 
 def _check_numbers(model: nn.Module, example: Example) -> None:

@@ -6,7 +6,9 @@ import dis
 import functools
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+import types
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +36,7 @@ from rewrite.backends.torch.scopes import (
 )
 from rewrite.backends.torch.spellings import (
     class_operation,
+    function_operation,
     is_leaf,
     node_operation,
 )
@@ -315,15 +318,23 @@ def flatten(
     """The graph in the model's present mode, the one in the other mode where they differ, and the calls by scope."""
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
-    mentioned = {scope.path: _names_in(scope.module) for scope in capture.scopes.values() if scope.reason}
+    mentioned = {
+        scope.path: _names_in_code(_written_forward(scope.module)) for scope in capture.scopes.values() if scope.reason
+    }
+    closed: dict[str, str] = {}
+    for scope in capture.scopes.values():
+        for function in _closed_functions(scope) if not scope.reason else ():
+            closed.setdefault(scope.path, function.__name__)
+            mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | _names_in_code(function)
+    kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
     _agree_on_layers(nodes)
-    graph = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
+    graph = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
         _agree_on_layers(nodes)
-        other = Graph(name, nodes, layers, outputs, opaque=opaque, mentioned=mentioned)
+        other = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
     return graph, other, calls
 
 
@@ -334,11 +345,27 @@ _OPERATORS = {
 """binary operators as the bytecode shows them -> the functions of `operator` that do the same"""
 
 
-def _names_in(module: nn.Module) -> frozenset[str]:
-    """Global and attribute names that the code of a forward uses, functions defined inside it included."""
-    found: set[str] = set()
+def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:
+    """Functions of Python that a captured forward calls as one call, such as those of `torch.fx.wrap`."""
+    for body in scope.bodies.values():
+        for node in body.graph.nodes:
+            target = node.target
+            if node.op != "call_function" or not isinstance(target, types.FunctionType):
+                continue
+            if not target.__module__.startswith("torch.") and function_operation(target)[0] is None:
+                yield target
+
+
+def _written_forward(module: nn.Module) -> Any:
+    """The forward as somebody wrote it, whatever stands around it."""
     forward = type(module).forward
-    codes = [getattr(inspect.unwrap(getattr(forward, "_rewrite_original", forward)), "__code__", None)]
+    return inspect.unwrap(getattr(forward, "_rewrite_original", forward))
+
+
+def _names_in_code(function: Any) -> frozenset[str]:
+    """Global and attribute names that the code of a function uses, functions defined inside it included."""
+    found: set[str] = set()
+    codes = [getattr(function, "__code__", None)]
     while codes:
         code = codes.pop()
         if code is not None:

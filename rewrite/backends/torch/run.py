@@ -5,23 +5,29 @@ A copy of the module tree runs; neither the model nor its running statistics see
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+)
 from torch.utils import _pytree as pytree
 
 from rewrite.backends.backend import Example, Ran
 from rewrite.backends.torch.calls import bind_values
 from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.scopes import Capture, Scope, forward_signature
-from rewrite.errors import Diagnostic
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Graph, TensorType
 
 Part = tuple[int | str, ...]
@@ -43,6 +49,30 @@ def run_on_shapes(model: nn.Module, example: Example) -> Ran:
     output = _forward(model, example, watch, calls.clear)
     leaves, structure = pytree.tree_flatten(output)
     return Ran(structure, [_described(leaf) for leaf in leaves], dict(calls))
+
+
+def why_not_on_shapes(model: nn.Module, example: Example) -> tuple[str, bool]:
+    """Why a model does not run on an example, and whether the reason is only that nothing is computed.
+
+    Empty: it runs on shapes.
+    """
+    with _quiet():
+        try:
+            _on_shapes(model, example, lambda twin: None)
+        except (DynamicOutputShapeException, DataDependentOutputException, UnsupportedFakeTensorException) as problem:
+            return _first_line(problem), True
+        except Exception as problem:
+            return _first_line(problem), False
+    return "", False
+
+
+def why_not(model: nn.Module, example: Example) -> str:
+    """Why a model does not run on an example, with numbers where shapes alone do not do; empty: it does."""
+    try:
+        _forward(model, example, lambda twin: None, lambda: None)
+    except RewriteError as problem:
+        return _first_line(problem.__cause__ or problem)
+    return ""
 
 
 def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tuple[int, Part], TensorType]:
@@ -147,33 +177,41 @@ def _described(leaf: Any) -> tuple[tuple[int, ...], str] | str:
     return type(leaf).__name__
 
 
-def _forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
-    """One forward pass of a watched copy: in the model's mode, or in eval mode where only that works."""
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     log = logging.getLogger("torch._subclasses.fake_tensor")  # it reports what is about to be raised here anyway
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        return _try_forward(model, example, watch, forget)
+        yield
     finally:
         log.setLevel(level)
 
 
+def _forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
+    """One forward pass of a watched copy: in the model's mode, or in eval mode where only that works."""
+    with _quiet():
+        return _try_forward(model, example, watch, forget)
+
+
+def _on_shapes(model: nn.Module, example: Example, watch: Any, *, evaluate: bool = False) -> Any:
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    twin = _twin(model, mode)
+    if evaluate:
+        twin.eval()
+    watch(twin)
+    args, kwargs = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (example.args, dict(example.kwargs)))
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings(), mode:
+        warnings.simplefilter("ignore")
+        return twin(*args, **kwargs)
+
+
 def _try_forward(model: nn.Module, example: Example, watch: Any, forget: Any) -> Any:
     problem: Exception | None = None
-    for training in (None, False):
+    for evaluate in (False, True) if model.training else (False,):
         forget()
         try:
-            mode = FakeTensorMode(allow_non_fake_inputs=True)
-            twin = _twin(model, mode)
-            if training is False:
-                if not model.training:
-                    break
-                twin.eval()
-            watch(twin)
-            args, kwargs = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (example.args, dict(example.kwargs)))
-            with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings(), mode:
-                warnings.simplefilter("ignore")
-                return twin(*args, **kwargs)
+            return _on_shapes(model, example, watch, evaluate=evaluate)
         except Exception as error:
             problem = problem or error
     # What depends on values (masks, boxes) cannot run on shapes; then the copy computes.
@@ -186,12 +224,15 @@ def _try_forward(model: nn.Module, example: Example, watch: Any, forget: Any) ->
             return twin(*example.args, **example.kwargs)
     except Exception as error:
         problem = error
-    text = str(problem).strip().splitlines()
     raise Diagnostic(
         "RW203",
-        f"`{base_of(type(model)).__name__}` does not run on the example input: {text[0] if text else repr(problem)}",
+        f"`{base_of(type(model)).__name__}` does not run on the example input: {_first_line(problem)}",
         help="give inputs that the model takes: one tensor, a tuple of arguments, or a dict of keywords",
     ).error() from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip() or repr(problem)).splitlines()[0]
 
 
 def _twin(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
