@@ -10,7 +10,7 @@
 | Sequential, ModuleList, ModuleDict, ParameterList | here; `test_traps` on `nested_sequential`, `indexed_sequential` |
 | keys, strict loading, non-persistent buffers, plain tensors | here; moved keys: `test_migration` |
 | device, dtype, memory format, mode, whether it learns | here |
-| group norm that does not divide, axes of a normalisation, 1x1 maps | here |
+| group norm that does not divide, axes of a normalisation | here |
 | a bias in front of a normalisation | here |
 | freezing: three steps, train(), part of a model, back | here; `test_worked_rules` |
 | new weights: attention, no `reset_parameters`, seeded, tied, computed | here; `test_site_errors` |
