@@ -8,7 +8,7 @@ import pytest
 
 from rewrite import parser
 from rewrite.errors import Diagnostic, RewriteError
-from rewrite.expression import Expression, compare, evaluate
+from rewrite.expression import SELECTED, Expression, compare, evaluate
 from rewrite.source import Source, Span
 from rewrite.syntax import Param, Remove
 
@@ -130,7 +130,7 @@ def test_relations_come_from_the_callback_only() -> None:
     assert isinstance(line, Remove)
     assert line.selector.where is not None
     assert evaluate(line.selector.where, NAMES, read, relation) is False
-    assert asked == [("has_next", None, 2), ("is", NAMES["node"], 1)]
+    assert asked == [("has_next", SELECTED, 2), ("is", NAMES["node"], 1)]
 
 
 def test_and_or_look_no_further_than_needed() -> None:
