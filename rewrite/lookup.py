@@ -249,8 +249,6 @@ def attributes(operation: Operation) -> frozenset[str]:
     texts = [*operation.functions.values(), *operation.methods.values()]
     names = {parameter.name for text in texts for parameter in parse_signature(text)}
     names = names.union((parameter.name for parameter in operation.parameters), ALWAYS)
-    if operation.keras is not None:
-        names = names.union(operation.keras.names, operation.keras.names.values())
     return frozenset(names.difference(operation.ports))
 
 
@@ -258,7 +256,7 @@ def check_attribute(name: str, operations: Iterable[Operation], span: Span) -> D
     """An error if not one of `operations` has the attribute."""
     rows = list(operations)
     known = sorted({attribute for row in rows for attribute in attributes(row)})
-    if not rows or name in known:
+    if not rows or name in known or any(row.keras is not None and name in row.keras.names.values() for row in rows):
         return None
     close = nearest(name, known)
     listed = ", ".join(f"`{attribute}`" for attribute in known)

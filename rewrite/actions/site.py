@@ -330,7 +330,13 @@ class Desk:
         ).error()
 
     def _note_shape(
-        self, site: Site, layers: Sequence[NewLayer], shape: tuple[int, ...], got: tuple[int, ...] | str, *, known: bool
+        self,
+        site: Site,
+        layers: Sequence[NewLayer],
+        shape: tuple[int | None, ...],
+        got: tuple[int, ...] | str,
+        *,
+        known: bool,
     ) -> None:
         text = " -> ".join(str(layer) for layer in layers)
         if isinstance(got, str) and not known:
@@ -358,7 +364,7 @@ class Desk:
             )
         )
 
-    def samples(self, incoming: TensorType, layers: Sequence[NewLayer]) -> list[tuple[int, ...]]:
+    def samples(self, incoming: TensorType, layers: Sequence[NewLayer]) -> list[tuple[int | None, ...]]:
         """Shapes to try a chain with: the real one, or two that agree with what is known."""
         if incoming.shape is not None:
             return [incoming.shape]
