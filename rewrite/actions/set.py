@@ -203,6 +203,10 @@ class Set:
                 assignment.target.span,
                 help=f"insert one instead: `insert {wanted.name}`",
             ).error()
+        if target.layer.operation is not None and wanted is None and assignment.target.root == "prev":
+            # A layer's own activation is an operation behind it, and what is inserted comes between the two.
+            site.changes.append("activation in front is identity, by construction")
+            return
         key = (*_key(target), "activation")
         if key not in done:
             done[key] = wanted

@@ -56,18 +56,11 @@ def bases(cls: type) -> tuple[str, ...]:
     return tuple(qualified(base) for base in cls.__mro__ if issubclass(base, keras.Layer) and base is not keras.Layer)
 
 
-def model_classes() -> tuple[type, ...]:
-    """Classes whose layers and calls can be read from the model itself."""
-    return (keras.Sequential, functional_class())
-
-
 def functional_class() -> type:
     """The class of a model that was made of its inputs and outputs; Keras gives it no public name."""
-    found: type = next(base for base in keras.Sequential.__mro__ if base is keras.Model)
-    import keras.src.models.functional as functional  # noqa: PLC0415
+    from keras.src.models.functional import Functional
 
-    cls: type = functional.Functional
-    assert issubclass(cls, found), "a functional model is a model"
+    cls: type = Functional
     return cls
 
 
@@ -81,7 +74,7 @@ def fused_activation(layer: object) -> object | None:
     """The activation that a layer applies last, as an operation of its own; None: the identity, or none."""
     if not any(base in FUSED for base in bases(type(layer))):
         return None
-    function = getattr(layer, "activation", None)
+    function: object = getattr(layer, "activation", None)
     if function is None or activation_name(function) == "linear":
         return None
     return function
@@ -158,17 +151,14 @@ def _plain(values: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
         if isinstance(value, list):
             value = tuple(value)
-        if value is None or isinstance(value, bool | int | float | str):
-            yield key, value
-        elif isinstance(value, tuple) and all(isinstance(item, int | float | str) for item in value):
+        items = value if isinstance(value, tuple) else (value,)
+        if all(item is None or isinstance(item, bool | int | float | str) for item in items):
             yield key, value
 
 
 # ---- classes whose attributes need more than a new name
 
-_Read = Callable[
-    [Any, dict[str, object], "tuple[int | None, ...] | None", int], "tuple[str | None, dict[str, object]]"
-]
+_Read = Callable[[Any, dict[str, object], "tuple[int | None, ...] | None", int], "tuple[str | None, dict[str, object]]"]
 
 
 def _conv(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
@@ -230,7 +220,8 @@ def _relu(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] |
         return None, {}
     if slope:
         return (None, {}) if most else ("LeakyReLU", {"negative_slope": slope})
-    return {0: "ReLU", 6: "ReLU6"}.get(most), {}
+    name = "ReLU" if most == 0 else "ReLU6" if most == 6 else None
+    return name, {}
 
 
 def _activation(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
