@@ -118,7 +118,9 @@ class Writer:
         order: list[Any] = []
         for tensor in functional.inputs:
             origin = tensor._keras_history.operation
-            env[id(tensor)] = type(origin).from_config(origin.get_config()).output
+            given = type(origin).from_config(origin.get_config()).output
+            given.name = tensor.name  # by which a dict of inputs finds it
+            env[id(tensor)] = given
         for call, local in locals_of(functional):
             outputs = self._call(call, local, path, env, made, order)
             env.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
