@@ -17,7 +17,7 @@ keras = pytest.importorskip("keras")
 
 from keras import layers as L  # noqa: E402
 
-from rewrite import Rules, RewriteError, apply_rules, get_report, get_taps, plan_rules  # noqa: E402
+from rewrite import RewriteError, Rules, apply_rules, get_report, get_taps, plan_rules  # noqa: E402
 from rewrite.backends import backend_for  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras' own, of numpy and of its saving
@@ -370,7 +370,7 @@ def test_set_attributes_by_either_name() -> None:
 
 
 def test_freeze_stops_statistics_too() -> None:
-    model, result = changed(chain, 'freeze any except "d"')
+    _, result = changed(chain, 'freeze any except "d"')
     assert [layer.name for layer in result.layers if layer.trainable and layer.weights] == ["d"]
     before = weights(result)
     train(result, image())
