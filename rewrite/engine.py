@@ -94,7 +94,7 @@ def apply_rules(
     training the one trains the other. Modules are not shared: mode, hooks and attributes of the two are apart.
 
     Args:
-        model: a `torch.nn.Module` on any device, in either mode.
+        model: a `torch.nn.Module` on any device, in either mode, or a `keras.Model` (which is copied, weights too).
         rules: path of a rule file, or `Rules(text)`.
         example_inputs: arguments of one call: a tensor, a tuple of arguments, or a dict of keyword arguments. Not
             needed where sizes follow from the layers; with it, shapes are exact and the output is checked.
