@@ -1,4 +1,4 @@
-"""Writes docs/diagnostics.md and docs/vocabulary.md from the tables of the code: `python -m docs.generate`."""
+"""Writes the pages in docs that are made from the tables of the code: `python -m docs.generate`."""
 
 from __future__ import annotations
 
@@ -121,11 +121,41 @@ def _block(example: Example, language: str) -> Iterator[str]:
     yield f"```{language}\n{model}{example.text}\n```"
 
 
-PAGES = {"diagnostics.md": diagnostics, "vocabulary.md": vocabulary}
+def keras() -> str:
+    """The page about models of Keras: its text, and the table of the vocabulary's Keras column."""
+    from rewrite.backends.keras.layers import makeable
+    from rewrite.vocabulary import OPERATIONS
+
+    made = set(makeable())
+    lines = [
+        (FOLDER / "keras.md").read_text(encoding="utf-8").partition(_TABLE)[0].rstrip(),
+        "",
+        _TABLE,
+        "",
+        "| operation | layers of Keras | functions and activations | arguments by Keras' names | inserted |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in OPERATIONS.values():
+        spelling = row.keras
+        if spelling is None and row.name not in made:
+            continue
+        classes = [name.rpartition(".")[2] for name in spelling.classes] if spelling is not None else []
+        functions = [name.removeprefix("keras.") for name in spelling.functions] if spelling is not None else []
+        activations = [f"activations.{name}" for name in spelling.activations] if spelling is not None else []
+        names = [f"{own} = {theirs}" for own, theirs in spelling.names.items()] if spelling is not None else []
+        cells = [", ".join(f"`{word}`" for word in words) for words in (classes, [*functions, *activations], names)]
+        inserted = row.name in made or any(name in made for name in row.by_rank.values())
+        lines.append(f"| `{row.name}` | {' | '.join(cells)} | {'yes' if inserted else 'no'} |")
+    return "\n".join(lines) + "\n"
+
+
+_TABLE = "<!-- From here on written by docs/generate.py; change the code that it reads, not this table. -->"
+
+PAGES = {"diagnostics.md": diagnostics, "vocabulary.md": vocabulary, "keras.md": keras}
 
 
 def main() -> None:
-    """Writes both pages."""
+    """Writes all pages."""
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")
 

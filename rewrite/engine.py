@@ -96,8 +96,9 @@ def apply_rules(
     training the one trains the other. Modules are not shared: mode, hooks and attributes of the two are apart.
 
     Args:
-        model: a `torch.nn.Module` on any device, in either mode. A compiled one, and one in `DataParallel`, is taken
-            out of its wrapper, and the result is wrapped in the same way.
+        model: a `torch.nn.Module` on any device, in either mode, or a `keras.Model` (which is copied, weights too). A
+            compiled module, and one in `DataParallel`, is taken out of its wrapper, and the result is wrapped in the
+            same way.
         rules: path of a rule file, or `Rules(text)`.
         example_inputs: arguments of one call: a tensor, a tuple of arguments, or a dict of keyword arguments. Not
             needed where sizes follow from the layers; with it, shapes are exact and the output is checked.

@@ -21,12 +21,15 @@ class TensorType:
 
     sizes: Mapping[int, int] = field(default_factory=dict)
     rank: int | None = None
-    shape: tuple[int, ...] | None = None
-    """the whole shape, from an example input"""
+    shape: tuple[int | None, ...] | None = None
+    """the whole shape, from an example input or from the model itself; None stands for an axis of any size"""
+    channels: int = 1
+    """the axis of `shape` that holds the channels: -1 where they come last"""
 
     def size(self, axis: int) -> int | None:
         """Size of `axis`, counted as in the vocabulary (1: channels, -1: last)."""
         if self.shape is not None:
+            axis = self.channels if axis == 1 and len(self.shape) > 1 else axis
             return self.shape[axis] if -len(self.shape) <= axis < len(self.shape) else None
         if axis in self.sizes:
             return self.sizes[axis]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from rewrite import vocabulary
 from rewrite.errors import Diagnostic, nearest
-from rewrite.expression import Expression, Star
+from rewrite.expression import Binary, Expression, Literal, Star
 from rewrite.pattern import Kind
 from rewrite.source import Span
-from rewrite.syntax import Keyword
+from rewrite.syntax import Keyword, Word
 from rewrite.vocabulary.operation import Operation, Parameter, parse_signature
 
 ALWAYS = ("activation", "inplace", "path", "training", "uses")
@@ -44,6 +44,9 @@ def kind(text: str, span: Span, modules: Collection[str], classes: Collection[st
         return Kind(text, operation=operation.name)
     if classes is not None and text in classes:
         return Kind(text, class_name=text)
+    operation = vocabulary.keras_alias(text)
+    if operation is not None:
+        return Kind(text, operation=operation.name)
     if classes is None and text[:1].isupper() and not _is_typo(text):
         return Kind(text, class_name=text)
     known = [*vocabulary.OPERATIONS, *vocabulary.FAMILIES, *modules, *(classes or ())]
@@ -59,7 +62,10 @@ def layer(text: str, span: Span, modules: Collection[str]) -> Operation | str | 
     """What a new layer is: a row of the vocabulary, the name of a class that the caller gave, or what is wrong."""
     if text in modules:
         return text
-    operation = vocabulary.by_module(vocabulary.expand(text)) if "." in text else vocabulary.find(text)
+    if "." in text:
+        operation = vocabulary.by_module(vocabulary.expand(text)) or vocabulary.by_keras_class(text)
+    else:
+        operation = vocabulary.find(text) or vocabulary.keras_alias(text)
     if operation is None:
         known = [name for name, row in vocabulary.OPERATIONS.items() if row.signature is not None]
         return _unknown(f"unknown layer `{text}`", span, "not a layer of the vocabulary", text, [*known, *modules])
@@ -125,6 +131,46 @@ def signature(operation: Operation) -> str:
         text = words[default] if default is None or isinstance(default, bool) else repr(default).replace("'", '"')
         shown.append(parameter.name if parameter.required or parameter.variadic else f"{parameter.name}={text}")
     return f"{operation.name}({', '.join(shown)})"
+
+
+def in_own_words(
+    operation: Operation, text: str, arguments: tuple[Expression, ...], keywords: tuple[Keyword, ...]
+) -> tuple[tuple[Expression, ...], tuple[Keyword, ...]]:
+    """Arguments by the names that the vocabulary has for them, where a rule writes those of Keras.
+
+    Args:
+        operation: the layer.
+        text: its name as written; under the name of a Keras class arguments stand in Keras' order, and `momentum` is
+            the part of the statistics that stays, where it is the part that goes elsewhere.
+        arguments: those without a name.
+        keywords: those with a name.
+
+    """
+    spelling = operation.keras
+    if spelling is None:
+        return arguments, keywords
+    in_keras = text not in vocabulary.OPERATIONS and vocabulary.find(text) is None
+    if in_keras and len(arguments) <= len(spelling.arguments) and not any(isinstance(a, Star) for a in arguments):
+        given = [
+            Keyword(Word(name, argument.span), argument, argument.span)
+            for name, argument in zip(spelling.arguments, arguments, strict=False)
+        ]
+        arguments, keywords = (), (*given, *keywords)
+    words = []
+    for keyword in keywords:
+        name = own_name(operation, keyword.name.text)
+        value = keyword.value
+        if in_keras and name == "momentum":
+            value = Binary("-", Literal(1.0, value.span), value, value.span)
+        words.append(keyword._replace(name=keyword.name._replace(text=name), value=value))
+    return arguments, tuple(words)
+
+
+def own_name(operation: Operation, name: str) -> str:
+    """The vocabulary's name for an attribute that may be written as in Keras: `filters` is `out_channels`."""
+    if operation.keras is None or any(parameter.name == name for parameter in operation.parameters):
+        return name
+    return next((own for own, theirs in operation.keras.names.items() if theirs == name), name)
 
 
 def check_arguments(
@@ -210,7 +256,7 @@ def check_attribute(name: str, operations: Iterable[Operation], span: Span) -> D
     """An error if not one of `operations` has the attribute."""
     rows = list(operations)
     known = sorted({attribute for row in rows for attribute in attributes(row)})
-    if not rows or name in known:
+    if not rows or name in known or any(row.keras is not None and name in row.keras.names.values() for row in rows):
         return None
     close = nearest(name, known)
     listed = ", ".join(f"`{attribute}`" for attribute in known)

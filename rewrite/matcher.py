@@ -17,6 +17,7 @@ from rewrite.rule import Clause
 from rewrite.selectors import attribute, kind, path, position, relation, scope
 from rewrite.source import Span
 from rewrite.subgraphs import Chosen, Search
+from rewrite.vocabulary import OPERATIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,10 @@ class Matcher:
         found: dict[str | None, list[Node]] = {}
         for node in self.graph.nodes:
             found.setdefault(node.operation, []).append(node)
+        for row in OPERATIONS.values():
+            if row.by_rank:  # a name for several operations
+                kinds = set(row.by_rank.values())
+                found[row.name] = [node for node in self.graph.nodes if node.operation in kinds]
         return found
 
     # ---- clauses

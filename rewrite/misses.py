@@ -213,7 +213,7 @@ class Misses:
             if operation is not None and operation.name in there:
                 return f"`{operation.name}` is every spelling of it"
             if isinstance(unit.base, Kind):
-                close = nearest(unit.base.text, [*there, *classes])
+                close = nearest(unit.base.text, [name for name in (*there, *classes) if name != unit.base.text])
                 if close:
                     return f"did you mean `{close[0]}`?"
         return ""

@@ -98,6 +98,8 @@ class Statements:
                 self.report(Diagnostic("RW106", message, stage.span, help=help_text))
             elif isinstance(row, Operation):
                 inferred = replaced is not None and (not replaced or row in replaced)
+                words = lookup.in_own_words(row, stage.name.text, stage.arguments, stage.keywords)
+                stage = stage._replace(arguments=words[0], keywords=words[1])
                 for problem in lookup.check_arguments(row, stage.span, stage.arguments, stage.keywords, inferred):
                     self.report(problem)
                 scope.rows["self"] = [row]
@@ -198,8 +200,9 @@ class Statements:
         words = tuple(
             syntax.Keyword(syntax.Word(keyword, item.span), item, item.span) for keyword, item in value.keywords
         )
-        for problem in lookup.check_arguments(row, value.span, value.arguments, words, False):
+        given, words = lookup.in_own_words(row, function.name, value.arguments, words)
+        for problem in lookup.check_arguments(row, value.span, given, words, False):
             self.report(problem)
-        arguments = tuple(map(scope.expression, value.arguments))
-        keywords = tuple((keyword, scope.expression(item)) for keyword, item in value.keywords)
+        arguments = tuple(map(scope.expression, given))
+        keywords = tuple((word.name.text, scope.expression(word.value)) for word in words)
         return replace(value, function=name, arguments=arguments, keywords=keywords)

@@ -241,7 +241,10 @@ def _promise_by_inference(promise: OutputPromise, after: Reading) -> str:
     for axis, size in enumerate(promise.shape):
         if size is None:
             continue
-        known = found.size(axis - len(promise.shape)) if axis == len(promise.shape) - 1 else found.size(axis)
+        if found.shape is not None:
+            known = found.shape[axis]
+        else:
+            known = found.size(axis - len(promise.shape)) if axis == len(promise.shape) - 1 else found.size(axis)
         if known is None:
             raise Diagnostic(
                 "RW203",

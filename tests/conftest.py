@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when keras is imported
+
 import hypothesis
 import pytest
 import torch

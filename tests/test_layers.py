@@ -44,6 +44,8 @@ ROOMS = {
     "lark": ("rewrite.parser",),
     "networkx": ("rewrite.flow", "rewrite.isomorphism"),
     "torch": ("rewrite.backends.torch", "rewrite.saved"),
+    "keras": ("rewrite.backends.keras", "rewrite.saved"),
+    "h5py": ("rewrite.saved",),
     "torchvision": ("rewrite.backends.torch", "rewrite.saved"),
     "timm": ("rewrite.saved",),
     "safetensors": ("rewrite.saved",),

@@ -220,7 +220,7 @@ def test_classes_of_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Conv2D", "Conv2s", "BatchNrom2d", "batchnorm", "RELU", "Dropot", "LAYERNORM", "foo", "nn.Relu"]
+    "name", ["conv2D", "Conv2s", "BatchNrom2d", "batchnorm", "RELU", "Dropot", "LAYERNORM", "foo", "nn.Relu"]
 )
 def test_unknown_without_a_model(name: str) -> None:
     assert codes(f"remove {name}") == ["RW101"]
@@ -469,7 +469,7 @@ def test_activation_with_arguments() -> None:
 
 
 def test_all_errors_are_collected_in_order() -> None:
-    text = "remove Conv2D\nat ReLU: insert GELU\nremove ReLU as c where d.x\nrule a: remove ReLU\nrule a: remove ReLU"
+    text = "remove Conv2s\nat ReLU: insert GELU\nremove ReLU as c where d.x\nrule a: remove ReLU\nrule a: remove ReLU"
     assert codes(text, params={"x": 1}) == ["RW110", "RW101", "RW009", "RW103", "RW109"]
 
 

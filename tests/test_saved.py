@@ -534,11 +534,11 @@ def test_places_that_cannot_be_written():
     assert check_output("there.pt", force=True).form == "whole model, torch.save"
     assert no_output("out.onnx") == (
         "error[RW506]: output `out.onnx` has the form `.onnx`, which is not written\n"
-        "  = help: `.pt` and `.pth` hold the whole model, `.safetensors` its weights"
+        "  = help: `.pt` and `.pth` hold the whole model, `.safetensors` its weights, `.keras` a model of Keras"
     )
     assert no_output("out") == (
         "error[RW506]: output `out` has a name without a suffix, which is not written\n"
-        "  = help: `.pt` and `.pth` hold the whole model, `.safetensors` its weights"
+        "  = help: `.pt` and `.pth` hold the whole model, `.safetensors` its weights, `.keras` a model of Keras"
     )
     assert no_output("no/such/out.pt") == (
         "error[RW506]: output `no/such/out.pt` cannot be written: there is no folder `no/such`\n"

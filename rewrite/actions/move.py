@@ -120,7 +120,8 @@ class Move:
     def _move_activation(self, site: Site, desk: Desk) -> None:
         target = site.names.get(self.moved[0])
         slot = target.layer.activation if isinstance(target, Node) and target.layer is not None else None
-        if slot is None or not isinstance(target, Node) or target.layer is None:
+        own = isinstance(target, Node) and target.layer is not None and target.layer.operation is not None
+        if slot is None or own or not isinstance(target, Node) or target.layer is None:
             site.changes.append("activation stands behind, by construction")
             return
         inner = desk.graph.layers.get(f"{target.layer.path}.{slot}".lstrip("."))

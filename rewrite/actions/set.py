@@ -12,6 +12,8 @@ from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic, nearest
 from rewrite.expression import Call, Expression, Name
 from rewrite.graph import Layer, Node
+from rewrite.lookup import own_name
+from rewrite.selectors import attribute
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS, find
 
@@ -121,6 +123,7 @@ class Set:
 
     def _set_new(self, target: NewLayer, name: str, value: object, site: Site, span: Span) -> None:
         if target.operation is not None:
+            name = own_name(OPERATIONS[target.operation], name)
             known = [parameter.name for parameter in OPERATIONS[target.operation].parameters]
             if name not in known:
                 raise _no_attribute(target.name, name, known, span)
@@ -145,6 +148,7 @@ class Set:
         span: Span,
     ) -> None:
         attributes = target.attributes
+        name = attribute.own_name(target, name)
         operation = OPERATIONS.get(target.operation or "")
         if name not in attributes:
             raise _no_attribute(f"{target.name}` (`{target.spelling}`)", name, list(attributes), span)
@@ -204,6 +208,10 @@ class Set:
                 assignment.target.span,
                 help=f"insert one instead: `insert {wanted.name}`",
             ).error()
+        if target.layer.operation is not None and wanted is None and assignment.target.root == "prev":
+            # A layer's own activation is an operation behind it, and what is inserted comes between the two.
+            site.changes.append("activation in front is identity, by construction")
+            return
         key = (*_key(target), "activation")
         if key not in done:
             done[key] = wanted

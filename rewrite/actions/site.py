@@ -182,7 +182,9 @@ class Desk:
         """
         made: list[NewLayer] = []
         for number, spec in enumerate(specs):
-            alike = [node for node in replaced if node.operation == spec.operation is not None]
+            row = OPERATIONS.get(spec.operation or "")
+            kinds = (row.name, *row.by_rank.values()) if row is not None else ()
+            alike = [node for node in replaced if node.operation in kinds]
             alone = len(alike) == 1 == sum(other.operation == spec.operation for other in specs)
             new = self._layer(spec, site, incoming, alike[0].attributes if alone else None, number)
             made.append(new)
@@ -198,7 +200,7 @@ class Desk:
         seed = f"{self.text}\0{site.node.name}\0{site.node.local}\0{len(site.inserts)}.{number}"
         if spec.operation is None:
             return NewLayer(None, spec.external, arguments, keywords, seed, spec.span)
-        operation = OPERATIONS[spec.operation]
+        operation = self._for_rank(OPERATIONS[spec.operation], site, incoming, spec.span)
         given = dict(zip((p.name for p in operation.parameters), arguments, strict=False)) | keywords
         inferred: dict[str, object] = {}
         for parameter in operation.parameters:
@@ -228,6 +230,23 @@ class Desk:
                     f"`{operation.name}({operation.signature})`",
                 ).error()
         return NewLayer(operation.name, None, arguments, keywords, seed, spec.span, inferred)
+
+    def _for_rank(self, operation: Operation, site: Site, incoming: TensorType, span: Span) -> Operation:
+        """The operation itself, or the one that it is for the number of axes at a site."""
+        if not operation.by_rank:
+            return operation
+        name = operation.by_rank.get(incoming.rank) if incoming.rank is not None else None
+        if name is not None:
+            return OPERATIONS[name]
+        known = f"it has {incoming.rank}" if incoming.rank is not None else "nothing tells how many there are"
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(operation.by_rank.values()))
+        raise Diagnostic(
+            "RW202",
+            f"which `{operation.name}` is meant at `{site.node.name}` depends on the number of axes there",
+            span,
+            notes=(known,),
+            help=f"name the one that is meant: {names}",
+        ).error()
 
     def wrapper(self, spec: LayerSpec, site: Site) -> NewLayer:
         """A layer around the one at a site, which comes as its first argument."""
@@ -311,7 +330,13 @@ class Desk:
         ).error()
 
     def _note_shape(
-        self, site: Site, layers: Sequence[NewLayer], shape: tuple[int, ...], got: tuple[int, ...] | str, *, known: bool
+        self,
+        site: Site,
+        layers: Sequence[NewLayer],
+        shape: tuple[int | None, ...],
+        got: tuple[int, ...] | str,
+        *,
+        known: bool,
     ) -> None:
         text = " -> ".join(str(layer) for layer in layers)
         if isinstance(got, str) and not known:
@@ -339,7 +364,7 @@ class Desk:
             )
         )
 
-    def samples(self, incoming: TensorType, layers: Sequence[NewLayer]) -> list[tuple[int, ...]]:
+    def samples(self, incoming: TensorType, layers: Sequence[NewLayer]) -> list[tuple[int | None, ...]]:
         """Shapes to try a chain with: the real one, or two that agree with what is known."""
         if incoming.shape is not None:
             return [incoming.shape]

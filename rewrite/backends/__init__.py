@@ -18,16 +18,23 @@ def backend_for(model: object) -> Backend:
         SafetyError: no backend knows it (RW504).
 
     """
+    # Keras first: on PyTorch its models are torch modules as well, whose forwards say nothing of their layers.
+    if "keras" in sys.modules and getattr(sys.modules["keras"], "__version__", "").startswith("3."):
+        from rewrite.backends.keras.backend import KerasBackend
+
+        keras = KerasBackend()
+        if keras.handles(model):
+            return keras
     if "torch" in sys.modules:
         from rewrite.backends.torch.backend import TorchBackend
 
-        backend = TorchBackend()
-        if backend.handles(model):
-            return backend
+        torch = TorchBackend()
+        if torch.handles(model):
+            return torch
     raise Diagnostic(
         "RW504",
         f"a {type(model).__module__}.{type(model).__qualname__} is no model that rules can change",
-        help="pass a torch.nn.Module",
+        help="pass a torch.nn.Module or a keras.Model",
     ).error()
 
 

@@ -19,7 +19,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--output",
         required=True,
         metavar="OUT",
-        help="`.pt` or `.pth`: the whole model, by torch.save; `.safetensors`: its state_dict",
+        help="`.pt` or `.pth`: the whole model, by torch.save; `.safetensors`: its state_dict; `.keras`: a Keras model",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     add_inputs(parser)

@@ -7,23 +7,22 @@ unpickled without an allow-list, and there is no second attempt that is less str
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rewrite.errors import Diagnostic
 
 if TYPE_CHECKING:
-    import torch
-
     from rewrite.saved.output import Output
 
 __all__ = ["read_model", "write_model"]
 
 
-def read_model(spec: str, *, allow: Sequence[str] = (), seed: int = 0) -> torch.nn.Module:
+def read_model(spec: str, *, allow: Sequence[str] = (), seed: int = 0) -> Any:
     """The model that the command line names.
 
     Args:
-        spec: `torchvision:NAME`, `torchvision:NAME@WEIGHTS`, or the path of a whole module that `torch.save` wrote.
+        spec: `torchvision:NAME`, `torchvision:NAME@WEIGHTS`, or the path of a whole module that `torch.save` wrote, or
+            of a `.keras` file.
         allow: dotted names of further classes that the file may hold; their modules are imported.
         seed: of the first weights, where a builder makes the model without weights.
 
@@ -35,12 +34,18 @@ def read_model(spec: str, *, allow: Sequence[str] = (), seed: int = 0) -> torch.
 
     if is_builder(spec):
         return build(spec, seed=seed)
+    from rewrite.saved.content import Content, content_of
+
+    if content_of(spec) is Content.KERAS:
+        from rewrite.saved.keras_file import read_keras
+
+        return read_keras(spec, allow=allow)
     from rewrite.saved.whole_module import read_whole_module
 
     return read_whole_module(spec, allow=allow)
 
 
-def write_model(model: torch.nn.Module, output: Output, *, allow: Sequence[str] = ()) -> str:
+def write_model(model: Any, output: Output, *, allow: Sequence[str] = ()) -> str:
     """Writes `model` to `output`, all of it or nothing.
 
     Args:
@@ -55,6 +60,20 @@ def write_model(model: torch.nn.Module, output: Output, *, allow: Sequence[str] 
         SafetyError: RW503 or RW506; whatever was at the place before is then still there.
 
     """
+    from rewrite.backends import backend_for
+
+    framework = backend_for(model).name
+    if (framework == "keras") != (output.suffix == ".keras"):
+        forms = "`.keras`" if framework == "keras" else "`.pt`, `.pth` or `.safetensors`"
+        raise Diagnostic(
+            "RW506",
+            f"output `{output.name}`: a model of {framework} is not written in this form",
+            help=f"name it {forms}",
+        ).error()
+    if framework == "keras":
+        from rewrite.saved.keras_file import write_keras
+
+        return output.write(lambda path: write_keras(model, path, allow=allow))
     if output.suffix == ".safetensors":
         from rewrite.saved.safetensors_file import write_safetensors
 

@@ -18,6 +18,7 @@ class Content(Enum):
     LEGACY = "a pickle of torch.save before torch 1.6"
     SAFETENSORS = "a safetensors file"
     TORCHSCRIPT = "a TorchScript archive"
+    KERAS = "a model of Keras 3 (`.keras`)"
     EXPORTED = "an exported program (`.pt2`)"
     OTHER = "something else"
 
@@ -64,6 +65,8 @@ def _archive(path: str) -> Content:
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return Content.TORCHSCRIPT
+    if {"config.json", "metadata.json"} <= set(names):
+        return Content.KERAS
     if "archive_format" in names or "archive_format" in inner:
         return Content.EXPORTED
     return Content.TORCH if "data.pkl" in inner else Content.OTHER

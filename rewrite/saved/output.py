@@ -19,7 +19,7 @@ from rewrite.errors import Diagnostic, RewriteError
 TEMPORARY = ".rewrite-tmp"
 """how the name of an unfinished file ends; one that is left over from a killed run may be deleted"""
 
-_FORMS = "`.pt` and `.pth` hold the whole model, `.safetensors` its weights"
+_FORMS = "`.pt` and `.pth` hold the whole model, `.safetensors` its weights, `.keras` a model of Keras"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Output:
     @property
     def form(self) -> str:
         """What is written there."""
-        return "state_dict, safetensors" if self.suffix == ".safetensors" else "whole model, torch.save"
+        forms = {".safetensors": "state_dict, safetensors", ".keras": "whole model, Keras"}
+        return forms.get(self.suffix, "whole model, torch.save")
 
     def write(self, fill: Callable[[str], str]) -> str:
         """Lets `fill` write a temporary file and, once that is safely on the disk, renames it to the place.
@@ -86,7 +87,7 @@ def check_output(name: str, *, force: bool = False) -> Output:
     path = os.path.realpath(name)
     suffix = os.path.splitext(name)[1].lower()
     folder = os.path.dirname(path)
-    if suffix not in {".pt", ".pth", ".safetensors"}:
+    if suffix not in {".pt", ".pth", ".safetensors", ".keras"}:
         ending = f"the form `{suffix}`" if suffix else "a name without a suffix"
         raise Diagnostic("RW506", f"output `{name}` has {ending}, which is not written", help=_FORMS).error()
     if os.path.isdir(path):

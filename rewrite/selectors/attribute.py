@@ -9,6 +9,7 @@ from rewrite.expression import Expression
 from rewrite.graph import Node
 from rewrite.pattern import AttributeTest
 from rewrite.source import Span
+from rewrite.vocabulary import OPERATIONS
 
 Uses = Callable[[Node], int]
 """how often the value of a call is taken"""
@@ -16,7 +17,7 @@ Uses = Callable[[Node], int]
 
 def explain(test: AttributeTest, node: Node, evaluate: Callable[[Expression], object], uses: Uses) -> str | None:
     """None if the call passes the test, else why not."""
-    value = _attributes(node).get(test.name, _attributes) if test.name != "uses" else uses(node)
+    value = _attributes(node).get(own_name(node, test.name), _attributes) if test.name != "uses" else uses(node)
     if value is _attributes:
         return f"it has no `{test.name}`"
     if test.operator is None or test.value is None:
@@ -37,8 +38,8 @@ def read(node: Node, name: str, span: Span, uses: Uses) -> object:
     if name == "uses":
         return uses(node)
     attributes = _attributes(node)
-    if name in attributes:
-        return attributes[name]
+    if (own := own_name(node, name)) in attributes:
+        return attributes[own]
     close = nearest(name, attributes)
     raise Diagnostic(
         "RW102",
@@ -47,6 +48,14 @@ def read(node: Node, name: str, span: Span, uses: Uses) -> object:
         notes=(f"it has {', '.join(f'`{known}`' for known in attributes)}",),
         help=f"did you mean `{close[0]}`?" if close else "",
     ).error()
+
+
+def own_name(node: Node, name: str) -> str:
+    """The vocabulary's name for an attribute of a call, which a rule may write as Keras does (`filters`)."""
+    row = OPERATIONS.get(node.operation or "")
+    if name in node.attributes or row is None or row.keras is None:
+        return name
+    return next((own for own, theirs in row.keras.names.items() if theirs == name), name)
 
 
 def _attributes(node: Node) -> Mapping[str, object]:

@@ -19,7 +19,7 @@ def explain(kind: Kind, node: Node, classes: Mapping[str, str]) -> str | None:
 
     """
     if kind.operation is not None:
-        chosen = node.operation == kind.operation
+        chosen = node.operation == kind.operation or node.operation in OPERATIONS[kind.operation].by_rank.values()
     elif kind.family is not None:
         operation = OPERATIONS.get(node.operation or "")
         chosen = operation is not None and operation.family == kind.family

@@ -11,6 +11,7 @@ one row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
@@ -19,10 +20,11 @@ from rewrite.vocabulary.attention import ATTENTION
 from rewrite.vocabulary.convolutions import CONVOLUTIONS
 from rewrite.vocabulary.dropout import DROPOUT
 from rewrite.vocabulary.embedding import EMBEDDING
+from rewrite.vocabulary.keras_column import KERAS
 from rewrite.vocabulary.linear import LINEAR
 from rewrite.vocabulary.merges import MERGES
 from rewrite.vocabulary.normalization import NORMALIZATION
-from rewrite.vocabulary.operation import Operation, Parameter, Shape, parse_signature
+from rewrite.vocabulary.operation import KerasSpelling, Operation, Parameter, Shape, parse_signature
 from rewrite.vocabulary.own_layers import OWN_LAYERS
 from rewrite.vocabulary.padding import PADDING
 from rewrite.vocabulary.pooling import POOLING
@@ -34,34 +36,42 @@ from rewrite.vocabulary.upsampling import UPSAMPLING
 __all__ = [
     "FAMILIES",
     "OPERATIONS",
+    "KerasSpelling",
     "Operation",
     "Parameter",
     "Shape",
     "by_function",
+    "by_keras_activation",
+    "by_keras_class",
+    "by_keras_function",
     "by_method",
     "by_module",
     "expand",
     "find",
+    "keras_alias",
     "parse_signature",
     "short",
 ]
 
-_ROWS = (
-    *CONVOLUTIONS,
-    *LINEAR,
-    *NORMALIZATION,
-    *ACTIVATIONS,
-    *SOFTMAX,
-    *POOLING,
-    *DROPOUT,
-    *EMBEDDING,
-    *PADDING,
-    *UPSAMPLING,
-    *RECURRENT,
-    *ATTENTION,
-    *MERGES,
-    *TENSORS,
-    *OWN_LAYERS,
+_ROWS = tuple(
+    replace(row, keras=KERAS.get(row.name))
+    for row in (
+        *CONVOLUTIONS,
+        *LINEAR,
+        *NORMALIZATION,
+        *ACTIVATIONS,
+        *SOFTMAX,
+        *POOLING,
+        *DROPOUT,
+        *EMBEDDING,
+        *PADDING,
+        *UPSAMPLING,
+        *RECURRENT,
+        *ATTENTION,
+        *MERGES,
+        *TENSORS,
+        *OWN_LAYERS,
+    )
 )
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.name: row for row in _ROWS})
@@ -73,6 +83,13 @@ FAMILIES: frozenset[str] = frozenset(row.family for row in _ROWS if row.family i
 _MODULES = {dotted: row for row in _ROWS for dotted in (row.module, *row.also) if dotted is not None}
 _FUNCTIONS = {dotted: row for row in _ROWS for dotted in row.functions}
 _METHODS = {name: row for row in _ROWS for name in row.methods}
+
+_KERAS_CLASSES = {dotted: row for row in _ROWS if row.keras is not None for dotted in row.keras.classes}
+_KERAS_FUNCTIONS = {dotted: row for row in _ROWS if row.keras is not None for dotted in row.keras.functions}
+_KERAS_ACTIVATIONS = {name: row for row in _ROWS if row.keras is not None for name in row.keras.activations}
+_KERAS_ALIASES = {
+    row.keras.classes[0].rpartition(".")[2]: row for row in _ROWS if row.keras is not None and row.keras.classes
+}
 
 _SHORT = {
     "torch.nn.functional.": "F.",  # the longest prefix first
@@ -108,6 +125,26 @@ def find(name: str) -> Operation | None:
 
     """
     return OPERATIONS.get(name) or _aliases().get(name)
+
+
+def keras_alias(name: str) -> Operation | None:
+    """The operation that Keras calls by this class name, where its name is another one here (`Dense`)."""
+    return _KERAS_ALIASES.get(name) if name not in OPERATIONS else None
+
+
+def by_keras_class(dotted: str) -> Operation | None:
+    """The operation of a layer class of Keras, by its public name (`keras.layers.Dense`)."""
+    return _KERAS_CLASSES.get(dotted)
+
+
+def by_keras_function(dotted: str) -> Operation | None:
+    """The operation of a function of Keras (`keras.ops.relu`)."""
+    return _KERAS_FUNCTIONS.get(dotted)
+
+
+def by_keras_activation(name: str) -> Operation | None:
+    """The operation that Keras means by the name of an activation (`relu`, `linear`)."""
+    return _KERAS_ACTIVATIONS.get(name)
 
 
 def by_module(dotted: str) -> Operation | None:

@@ -13,6 +13,15 @@ _INSTANCE_CALL = (
 
 NORMALIZATION = (
     Operation(
+        "BatchNorm",  # whichever of the three fits the site: Keras has one class for all
+        family="norm",
+        signature=_BATCH,
+        shape=Shape.SAME,
+        reads={"num_features": 1},
+        statistics=True,
+        by_rank={2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"},
+    ),
+    Operation(
         "BatchNorm1d",
         family="norm",
         signature=_BATCH,

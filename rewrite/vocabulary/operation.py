@@ -40,6 +40,22 @@ class Parameter:
     """takes any number of positional values (`*shape`); never required"""
 
 
+@dataclass(frozen=True, slots=True)
+class KerasSpelling:
+    """One operation in Keras 3."""
+
+    classes: tuple[str, ...] = ()
+    """dotted names of the layer classes; the first is what a new layer is, and its bare name an alias in rules"""
+    functions: tuple[str, ...] = ()
+    """dotted names of the functions (`keras.ops.relu`)"""
+    activations: tuple[str, ...] = ()
+    """names among `keras.activations`, the one that a new layer uses first"""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """argument of the row -> what Keras calls it, where that differs (`out_channels` -> `filters`)"""
+    arguments: tuple[str, ...] = ()
+    """the first parameters of the class, by Keras' names: arguments without a name in its spelling are these"""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """One operation in every spelling. Rows are compared by identity: there is one of each.
@@ -81,6 +97,11 @@ class Operation:
     """PyTorch: dotted name of the module class"""
     also: tuple[str, ...] = ()
     """PyTorch: dotted names of classes elsewhere that do the same; their attributes may have other names"""
+    by_rank: Mapping[int, str] = field(default_factory=dict)
+    """number of axes of the input -> the operation that is meant, for a name that leaves that open (`BatchNorm`); no
+    call is of such an operation itself"""
+    keras: KerasSpelling | None = None
+    """Keras 3: its classes and functions; None: it has none"""
     wraps: bool = False
     """the layer is built around another one, which its constructor takes in front of what stands in `signature`"""
     functions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,154 @@
+"""The edits of one write, sorted by the place that each is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from rewrite.backends.keras.layers import cannot
+from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update
+from rewrite.graph import Layer, Node
+
+Place = tuple[str, str]
+"""path of the model, and the name of the call in it"""
+
+ACTIVATION = ":activation"
+"""how the call of a fused activation is named behind the call of its layer"""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """New layers of one edit."""
+
+    number: int
+    """of the edit"""
+    layers: tuple[NewLayer, ...]
+
+
+Step = Chain | Node
+"""new layers, or a call that is made again here"""
+
+
+@dataclass
+class Edits:
+    """What happens at each place."""
+
+    behind: dict[Place, list[Step]] = field(default_factory=dict)
+    ahead: dict[tuple[str, str, int], list[Step]] = field(default_factory=dict)
+    """the nearest to the call first"""
+    bypassed: dict[Place, int] = field(default_factory=dict)
+    """call -> the input that goes on in the place of its output"""
+    calls: dict[Place, tuple[int, Replace]] = field(default_factory=dict)
+    layers: dict[str, tuple[int, Replace]] = field(default_factory=dict)
+    """path of a layer -> what comes in its place, for all its calls"""
+    updates: dict[str, list[Update]] = field(default_factory=dict)
+    parted: set[str] = field(default_factory=set)
+    """paths of layers whose own activation becomes a layer behind them"""
+    folds: set[str] = field(default_factory=set)
+    """paths of layers that take a normalisation over, and have a bias for it"""
+
+
+def sorted_edits(edits: Sequence[Edit]) -> Edits:
+    """Refuses what cannot be done to a Keras model, and sorts the rest.
+
+    Raises:
+        PlanError: RW320.
+
+    """
+    found = Edits()
+    for number, edit in enumerate(edits):
+        match edit:
+            case Insert(node, operand, layers):
+                _check_in_graph(node)
+                if operand is None:
+                    found.behind.setdefault(_place(node), []).append(Chain(number, layers))
+                    _part(found, node)
+                else:
+                    found.ahead.setdefault((*_place(node), operand), []).append(Chain(number, layers))
+                    _part_inner(found, node)
+            case Remove(node, operand):
+                _check_in_graph(node)
+                found.bypassed[_place(node)] = operand
+                _part(found, node)
+                _part_inner(found, node)
+            case Replace():
+                _replace(found, number, edit)
+            case Move():
+                _move(found, edit)
+            case Update():
+                _update(found, edit)
+            case _:
+                assert_never(edit)
+    return found
+
+
+def _place(node: Node) -> Place:
+    return node.scope, node.local
+
+
+def _check_in_graph(node: Node) -> None:
+    if node.on_layer or not node.linked:
+        where = f"`{node.scope}`" if node.scope else "the model"
+        raise cannot(
+            f"`{node.name}` is called in the code of {where}, and only what stands in a graph can be changed",
+            None,
+            "a class with a `call` of its own is kept as it is",
+            help=f'leave it out: `except "{node.scope}.**"`' if node.scope else "write it as a functional model",
+        )
+
+
+def _part(found: Edits, node: Node) -> None:
+    """What stands right behind a layer stands in front of its activation."""
+    if node.layer is not None and node.layer.activation is not None:
+        found.parted.add(node.layer.path)
+
+
+def _part_inner(found: Edits, node: Node) -> None:
+    """What happens to a fused activation parts it from its layer."""
+    if node.local.endswith(ACTIVATION):
+        owner = node.inputs[0].value.producer
+        assert owner is not None, "an activation has the call of its layer in front"
+        _part(found, owner)
+
+
+def _move(found: Edits, edit: Move) -> None:
+    node, anchor = edit.node, edit.anchor
+    _check_in_graph(node)
+    _check_in_graph(anchor)
+    if node.scope != anchor.scope:
+        raise cannot(
+            f"`{node.name}` and `{anchor.name}` stand in two models, and a call is moved within one", edit.span
+        )
+    found.bypassed[_place(node)] = 0
+    for part in (node, anchor):
+        _part_inner(found, part)
+    _part(found, node)
+    if edit.side == "after":
+        _part(found, anchor)
+        found.behind.setdefault(_place(anchor), []).append(node)
+    else:
+        found.ahead.setdefault((*_place(anchor), edit.operand), []).append(node)
+
+
+def _replace(found: Edits, number: int, edit: Replace) -> None:
+    target = edit.target
+    if isinstance(target, Layer):
+        for call in edit.calls:
+            _check_in_graph(call)
+        found.layers[target.path] = (number, edit)
+        return
+    _check_in_graph(target)
+    found.calls[_place(target)] = (number, edit)
+    _part_inner(found, target)
+    for source in edit.inputs:
+        _part(found, source)
+
+
+def _update(found: Edits, edit: Update) -> None:
+    target = edit.target
+    if isinstance(target, Node):
+        raise cannot(f"an argument of `{target.name}` ({target.spelling}) cannot be set in a Keras model", edit.span)
+    found.updates.setdefault(target.path, []).append(edit)
+    if edit.changes.keys() & {"fold", "fold_ahead"}:
+        found.folds.add(target.path)

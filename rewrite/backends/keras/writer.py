@@ -1,0 +1,387 @@
+"""A changed copy of a Keras model: its graph is called anew, layer by layer, with copies of its layers.
+
+No layer is shared with the given model: an activation that is set, or a flag, would be set there too. The copies have
+variables of their own with the same values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from rewrite.backends.backend import Written
+from rewrite.backends.keras.attributes import activation_for, changed_config
+from rewrite.backends.keras.edits import ACTIVATION, Chain, Place, Step, sorted_edits
+from rewrite.backends.keras.layers import Builder, cannot
+from rewrite.backends.keras.reader import KerasReading, graph_of, locals_of
+from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
+from rewrite.backends.keras.weights import carry_over, carry_training, update_weights
+from rewrite.edit import Edit, NewLayer, Replace
+from rewrite.graph import Node
+
+
+class Writer:
+    """One write.
+
+    Args:
+        reading: the model.
+        builder: makes new layers.
+        edits: what changes.
+
+    """
+
+    def __init__(self, reading: KerasReading, builder: Builder, edits: Sequence[Edit]) -> None:
+        self.reading = reading
+        self.builder = builder
+        self.edits = sorted_edits(edits)
+        self.count = len(edits)
+        self.names: dict[int, list[str]] = {number: [] for number in range(len(edits))}
+        self.copies: dict[int, Any] = {}
+        """identity of an operation of the given model -> its copy"""
+        self.chains: dict[str, list[Any]] = {}
+        """path of a replaced layer -> what stands there now"""
+        self.shared: dict[str, Any] = {}
+        self.acts: dict[str, Any] = {}
+        """path of a layer -> the layer that its activation has become"""
+        self.taken: dict[str, set[str]] = {}
+        """path of a model -> the names in it"""
+        self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
+        """layers and their copies, whose variables are filled when all are built"""
+
+    def run(self) -> Written:
+        """The changed copy."""
+        model = self.reading.model
+        custom = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+        custom = {name: cls for name, cls in custom.items() if not cls.__module__.startswith("keras.")}
+        with self.builder.own_randomness(), keras.saving.CustomObjectScope(custom):
+            written = self._copy(model)
+            for old, new in self.pairs:
+                carry_over(old, new)
+            update_weights(self)
+            carry_training(self)
+        _compile(model, written)
+        return Written(written, self.names)
+
+    # ---- models
+
+    def _copy(self, operation: Any) -> Any:
+        if id(operation) not in self.copies:
+            self.copies[id(operation)] = self._copied(operation)
+        return self.copies[id(operation)]
+
+    def _copied(self, operation: Any) -> Any:
+        if not isinstance(operation, keras.Layer):
+            return type(operation).from_config(operation.get_config())
+        path = self.reading.paths.get(id(operation), "")
+        functional = graph_of(operation)
+        if functional is not None:
+            return self._model(operation, functional, path)
+        try:
+            config = operation.get_config()
+            copy = type(operation).from_config(self._config(operation, config, path))
+            if isinstance(operation, keras.Model):
+                copy.build_from_config(operation.get_build_config())
+        except Exception as problem:
+            if getattr(problem, "diagnostics", None):
+                raise
+            text = str(problem).strip().splitlines()
+            raise cannot(
+                f"`{path or operation.name}` ({type(operation).__name__}) cannot be copied: "
+                f"{text[0] if text else type(problem).__name__}",
+                None,
+                "a changed model has layers of its own, made by `get_config` and `from_config`",
+                help="give the class these two methods",
+            ) from problem
+        self.pairs.append((operation, copy))
+        return copy
+
+    def _config(self, layer: Any, config: dict[str, Any], path: str) -> dict[str, Any]:
+        for update in self.edits.updates.get(path, ()):
+            for key, value in update.changes.items():
+                if key.startswith("."):
+                    config = changed_config(layer, config, key[1:], value, update.span)
+        if path in self.edits.parted:
+            config = {**config, "activation": "linear"}
+        if path in self.edits.folds:
+            config = {**config, "use_bias": True}
+        return config
+
+    def _model(self, model: Any, functional: Any, path: str) -> Any:
+        """A model made anew."""
+        operations = [node.operation.name for node, _ in locals_of(functional)]
+        self.taken[path] = {*operations, *(tensor._keras_history.operation.name for tensor in functional.inputs)}
+        env: dict[int, Any] = {}
+        made: dict[Place, Any] = {}
+        order: list[Any] = []
+        for tensor in functional.inputs:
+            origin = tensor._keras_history.operation
+            given = type(origin).from_config(origin.get_config()).output
+            given.name = tensor.name  # by which a dict of inputs finds it
+            env[id(tensor)] = given
+        for call, local in locals_of(functional):
+            outputs = self._call(call, local, path, env, made, order)
+            env.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
+        outputs = [env[id(tensor)] for tensor in functional.outputs]
+        if isinstance(model, keras.Sequential):
+            return self._sequential(model, [env[id(tensor)] for tensor in functional.inputs], order)
+        ins = keras.tree.pack_sequence_as(functional._inputs_struct, [env[id(t)] for t in functional.inputs])
+        outs = keras.tree.pack_sequence_as(functional._outputs_struct, outputs)
+        cls = keras.Model if type(model) is functional_class() else type(model)
+        try:
+            written = cls(inputs=ins, outputs=outs, name=model.name)
+        except TypeError as problem:
+            raise cannot(
+                f"`{type(model).__name__}` cannot be made again of inputs and outputs: {problem}",
+                None,
+                help="let its constructor take what `keras.Model` takes",
+            ) from problem
+        written.output_names = list(model.output_names)
+        return written
+
+    def _sequential(self, model: Any, inputs: Sequence[Any], order: Sequence[Any]) -> Any:
+        for layer in order:
+            layer._inbound_nodes.clear()
+            layer._outbound_nodes.clear()
+        first = inputs[0]._keras_history.operation
+        first._outbound_nodes.clear()
+        written = type(model)([first, *order], name=model.name)
+        if hasattr(model, "output_names"):
+            written.output_names = list(model.output_names)
+        return written
+
+    # ---- calls
+
+    def _call(
+        self, call: Any, local: str, path: str, env: Mapping[int, Any], made: dict[Place, Any], order: list[Any]
+    ) -> list[Any]:
+        operation, place = call.operation, (path, local)
+        own = self.reading.paths.get(id(operation), "") if isinstance(operation, keras.Layer) else ""
+        values = [env[id(tensor)] for tensor in call.arguments.keras_tensors]
+        for number, value in enumerate(values):
+            stem = local if len(values) < 2 else f"{local}_{number}"
+            values[number] = self._ahead((path, local), number, value, stem, order)
+        carries = own and fused_activation(operation) is not None
+        function = self._function(own, operation) if carries else None
+        parted = own in self.edits.parted
+        if place in self.edits.bypassed:
+            outputs = [values[self.edits.bypassed[place]]]
+        elif place in self.edits.calls:
+            number, edit = self.edits.calls[place]
+            given = [made[source.scope, source.local] for source in edit.inputs] or values
+            outputs = [self._replaced(edit, number, given, own or local, path, order, function, parted)]
+            function = None if carries and not parted else function
+        elif own and own in self.edits.layers:
+            number, edit = self.edits.layers[own]
+            outputs = [self._replaced_layer(own, edit, number, values, path, order, function, parted, operation)]
+            parted = parted or not self._took(own)
+        else:
+            copy = self._copy(operation)
+            flat = iter(values)
+            args, kwargs = call.arguments.args, call.arguments.kwargs
+            args, kwargs = keras.tree.map_structure(
+                lambda item: next(flat) if isinstance(item, keras.KerasTensor) else item, (args, kwargs)
+            )
+            outputs = keras.tree.flatten(copy(*args, **kwargs))
+            if isinstance(copy, keras.Layer) and copy not in order:
+                order.append(copy)
+        outputs[0] = self._behind(place, outputs[0], local, path, order)
+        made[place] = outputs[0]
+        if carries:
+            act = (path, f"{local}{ACTIVATION}")
+            outputs[0] = self._ahead(act, 0, outputs[0], f"{local}_activation", order)
+            if parted and function is not None:
+                outputs[0] = self._activate(act, own, function, outputs[0], path, order)
+            outputs[0] = self._behind(act, outputs[0], local, path, order)
+            made[act] = outputs[0]
+        return outputs
+
+    def _ahead(self, place: Place, number: int, value: Any, stem: str, order: list[Any]) -> Any:
+        """What comes in front of an input of a call; of several chains the first is nearest to the call."""
+        for step in reversed(self.edits.ahead.get((*place, number), [])):
+            value = self._step(step, value, f"before_{stem}", place[0], order)
+        return value
+
+    def _function(self, own: str, operation: Any) -> Any:
+        """The activation that a layer applies itself, after a `set`; None: the identity."""
+        for update in reversed(self.edits.updates.get(own, ())):
+            if ".activation" in update.changes:
+                name = activation_for(update.changes[".activation"])
+                return None if name == "linear" else keras.activations.get(name)
+        return fused_activation(operation)
+
+    def _behind(self, place: Place, value: Any, local: str, path: str, order: list[Any]) -> Any:
+        for step in self.edits.behind.get(place, ()):
+            value = self._step(step, value, local, path, order)
+        return value
+
+    def _step(self, step: Step, value: Any, stem: str, path: str, order: list[Any]) -> Any:
+        if isinstance(step, Chain):
+            for new in step.layers:
+                layer = self._new(new, f"{stem}_{new.stem}", path, step.number)
+                value = _called(layer, value, order)
+            return value
+        return self._made_again(step, value, path, order)
+
+    def _made_again(self, node: Node, value: Any, path: str, order: list[Any]) -> Any:
+        """A call that was moved here."""
+        if node.local.endswith(ACTIVATION):
+            owner = node.inputs[0].value.producer
+            assert owner is not None, "an activation has the call of its layer in front"
+            assert owner.layer is not None, "which is a layer's"
+            layer = self.reading.places[owner.layer.path]
+            return _called(
+                self._activation(owner.layer.path, self._function(owner.layer.path, layer), path), value, order
+            )
+        if node.layer is not None:
+            return _called(self._copy(self.reading.places[node.layer.path]), value, order)
+        functional = graph_of(self.reading.places[path])
+        call = next(call for call, local in locals_of(functional) if local == node.local)
+        copy = self._copy(call.operation)
+        args, kwargs = keras.tree.map_structure(
+            lambda item: value if isinstance(item, keras.KerasTensor) else item,
+            (call.arguments.args, call.arguments.kwargs),
+        )
+        return copy(*args, **kwargs)
+
+    def _activate(self, place: Place, own: str, function: Any, value: Any, path: str, order: list[Any]) -> Any:
+        """The activation of a layer, applied behind it."""
+        if place in self.edits.bypassed:
+            return value
+        if place in self.edits.calls:
+            number, edit = self.edits.calls[place]
+            for new in edit.layers:
+                layer = self._new(new, f"{own.rpartition('.')[2]}_{new.stem}", path, number)
+                value = _called(layer, value, order)
+            return value
+        return _called(self._activation(own, function, path), value, order)
+
+    def _activation(self, own: str, function: Any, path: str) -> Any:
+        if own not in self.acts:
+            name = self._name(f"{own.rpartition('.')[2]}_activation", path)
+            if isinstance(function, keras.Layer):
+                layer = type(function).from_config({**function.get_config(), "name": name})
+                self.pairs.append((function, layer))
+            else:
+                layer = keras.layers.Activation(function, name=name)
+            self.acts[own] = layer
+        return self.acts[own]
+
+    # ---- new layers
+
+    def _new(self, new: NewLayer, name: str, path: str, number: int, *, exact: bool = False) -> Any:
+        if new.share and new.share in self.shared:
+            return self.shared[new.share]
+        name = name if exact else self._name(name, path)
+        layer = self.builder.build(new, name)
+        self.names[number].append(f"{path}.{name}" if path else name)
+        if new.share:
+            self.shared[new.share] = layer
+        return layer
+
+    def _name(self, name: str, path: str) -> str:
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        taken, found, number = self.taken[path], name, 0
+        while found in taken:
+            number += 1
+            found = f"{name}_{number}"
+        taken.add(found)
+        return found
+
+    def _took(self, own: str) -> bool:
+        """Whether what stands in the place of a layer applies its activation itself."""
+        last = self.chains[own][-1]
+        return any(base in FUSED for base in bases(type(last)))
+
+    def _replaced_layer(
+        self,
+        own: str,
+        edit: Replace,
+        number: int,
+        values: Sequence[Any],
+        path: str,
+        order: list[Any],
+        function: Any,
+        parted: bool,
+        operation: Any,
+    ) -> Any:
+        if own not in self.chains:
+            self.chains[own] = self._chain(edit, number, operation.name, path, operation)
+            self._take_activation(self.chains[own][-1], function, parted)
+        return _run(self.chains[own], values, order)
+
+    def _replaced(
+        self,
+        edit: Replace,
+        number: int,
+        values: Sequence[Any],
+        name: str,
+        path: str,
+        order: list[Any],
+        function: Any,
+        parted: bool,
+    ) -> Any:
+        stem = name.rpartition(".")[2]
+        layers = [self._new(new, f"{stem}_{new.stem}", path, number) for new in edit.layers]
+        self._take_activation(layers[-1], function, parted)
+        return _run(layers, values, order)
+
+    def _chain(self, edit: Replace, number: int, name: str, path: str, old: Any) -> list[Any]:
+        """New layers in the place of one; the last has its name, so that outputs keep theirs."""
+        layers = []
+        for new in edit.layers:
+            last = new is edit.layers[-1]
+            if new.wraps:
+                layers.append(self._wrapped(new, number, name, path, old))
+                continue
+            layer = self._new(new, name if last else f"{name}_{new.stem}", path, number, exact=last)
+            if type(layer) is type(old):
+                self.pairs.append((old, layer))  # equal shapes keep the weights
+            layers.append(layer)
+        return layers
+
+    def _wrapped(self, new: NewLayer, number: int, name: str, path: str, old: Any) -> Any:
+        if new.operation is not None:
+            raise cannot(
+                f"`{new.name}` is not made around a layer of Keras",
+                new.span,
+                help="`layer.enable_lora(rank)` does so in Python; or give a class of your own by `modules=`",
+            )
+        layer = self.builder.build(new, name, self._copy(old))
+        self.names[number].append(f"{path}.{name}" if path else name)
+        return layer
+
+    @staticmethod
+    def _take_activation(layer: Any, function: Any, parted: bool) -> None:
+        """What was fused stays fused where the new layer can."""
+        if function is not None and not parted and any(base in FUSED for base in bases(type(layer))):
+            if isinstance(function, keras.Layer):
+                function = type(function).from_config(function.get_config())
+            layer.activation = function
+
+
+def _called(layer: Any, value: Any, order: list[Any]) -> Any:
+    result = layer(value)
+    if layer not in order:
+        order.append(layer)
+    return result
+
+
+def _run(layers: Sequence[Any], values: Sequence[Any], order: list[Any]) -> Any:
+    first, *rest = layers
+    value = _called(first, values[0] if len(values) == 1 else list(values), order)
+    for layer in rest:
+        value = _called(layer, value, order)
+    return value
+
+
+def _compile(model: Any, written: Any) -> None:
+    """Compiles the copy as the given model was; what cannot be taken over is left to the caller."""
+    config = model.get_compile_config() if getattr(model, "compiled", False) else None
+    if config:
+        try:
+            written.compile_from_config(config)
+        except Exception:  # a loss or metric that is no class of Keras: the model is right, and is not compiled
+            return

@@ -1,0 +1,266 @@
+"""`.keras` files: a zip of a configuration in JSON, and weights in HDF5.
+
+The configuration decides what is imported and called when Keras loads the file, so it is read here first, by a JSON
+parser and nothing else: every class that it names must be on a list. Only then is Keras imported, and it is handed a
+private copy that holds what was checked, no byte more.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rewrite.errors import Diagnostic, RewriteError
+from rewrite.saved import unreadable
+from rewrite.saved.content import damaged
+from rewrite.saved.keras_classes import ALLOWED, MARKERS
+from rewrite.saved.output import reason
+
+if TYPE_CHECKING:
+    import keras
+
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_MEMBERS = frozenset([_CONFIG, _METADATA, _WEIGHTS])
+_MOST_TEXT = 64 << 20
+"""bytes of a configuration"""
+_MOST_RATIO = 100
+"""how many bytes one byte of the archive may become"""
+_MOST_SIZE = 1 << 31
+"""the largest number that a configuration may hold: a size beyond it is a slip, or meant to fill the memory"""
+
+
+def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
+    """The model in the file at `path`; it is not compiled.
+
+    Args:
+        path: a file that `model.save("x.keras")` wrote.
+        allow: dotted names of classes of the user's own that may be in it.
+
+    Raises:
+        SafetyError: RW502 it holds code or a class that is not known, RW504 it is damaged, or Keras is missing.
+
+    """
+    config, metadata, weights = _contents(path)
+    custom = _check(path, config, frozenset(allow))
+    _check_weights(path, weights)
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is imported
+    try:
+        import keras
+    except ImportError as error:
+        raise unreadable(
+            f"`{path}` is a Keras model, and Keras is missing", help="pip install keras"
+        ).error() from error
+    from rewrite.saved.allowed import user_class
+
+    classes: dict[str, Any] = {}
+    for name in sorted(custom):
+        found = user_class(name)
+        classes[name.rpartition(".")[2]] = found
+    if any("own_layers.Tap" in text for text in _named(config)):
+        import rewrite.backends.keras.own_layers  # noqa: F401  (registers its class)
+    folder = tempfile.mkdtemp()
+    try:
+        copy = os.path.join(folder, "model.keras")
+        with zipfile.ZipFile(copy, "w") as archive:
+            archive.writestr(_CONFIG, json.dumps({k: v for k, v in config.items() if k != "compile_config"}))
+            archive.writestr(_METADATA, json.dumps(metadata))
+            archive.writestr(_WEIGHTS, weights)
+        model: keras.Model = keras.saving.load_model(copy, custom_objects=classes, compile=False, safe_mode=True)
+    except Exception as error:  # Keras has many, for one thing: the file does not hold what it says
+        raise damaged(path, reason(error)).error() from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return model
+
+
+def write_keras(model: keras.Model, path: str, *, allow: Sequence[str] = ()) -> str:
+    """Writes `model` to `path` and reads it back.
+
+    Returns:
+        Why it could not be read back; empty: it was, and is the same.
+
+    Raises:
+        SafetyError: RW504 the file does not hold what was written.
+
+    """
+    folder = tempfile.mkdtemp()
+    try:
+        copy = os.path.join(folder, "model.keras")
+        model.save(copy)
+        shutil.copyfile(copy, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        again = read_keras(path, allow=allow)
+    except RewriteError as error:
+        if error.code != "RW502":
+            raise
+        return error.diagnostics[0].message.replace(f"`{path}`", "it")
+    if not _alike(model, again):
+        raise damaged(path, "what was read back differs from what was written").error()
+    return ""
+
+
+def _alike(model: keras.Model, again: keras.Model) -> bool:
+    import keras
+
+    pairs = [
+        (keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
+        for a, b in zip(model.weights, again.weights, strict=False)
+    ]
+    return len(model.weights) == len(again.weights) and all(
+        a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs
+    )
+
+
+# ---- the archive
+
+
+def _contents(path: str) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Configuration, metadata and the bytes of the weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(set(names)) != len(names):
+                raise damaged(path, "two members of the archive have one name").error()
+            if odd := sorted(set(names) - _MEMBERS):
+                raise Diagnostic(
+                    "RW502",
+                    f"`{path}` holds `{odd[0]}`, which is no part of a model without code",
+                    notes=(f"read are {', '.join(sorted(_MEMBERS))}",),
+                    help="load it in a program of yours that trusts it, and save it again",
+                ).error()
+            if missing := sorted(_MEMBERS - set(names)):
+                raise damaged(path, f"it has no `{missing[0]}`").error()
+            size = os.path.getsize(path)
+            for member in members:
+                most = _MOST_TEXT if member.filename != _WEIGHTS else _MOST_RATIO * size
+                if member.file_size > most or member.file_size > max(_MOST_RATIO * member.compress_size, 1 << 20):
+                    raise damaged(
+                        path, f"its member `{member.filename}` says that it is {member.file_size:,} bytes"
+                    ).error()
+            # Read through the size that was stated: zipfile stops there, and checks the sum.
+            texts = {name: archive.read(name) for name in names}
+        return _json(path, texts[_CONFIG]), _json(path, texts[_METADATA]), texts[_WEIGHTS]
+    except RewriteError:
+        raise
+    except Exception as error:  # zipfile and json have classes for some kinds of damage, and none for others
+        raise damaged(path, reason(error)).error() from error
+
+
+def _json(path: str, text: bytes) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            raise damaged(path, "an entry of its configuration is there twice").error()
+        return found
+
+    value = json.loads(text.decode("utf-8"), object_pairs_hook=pairs)
+    if not isinstance(value, dict):
+        raise damaged(path, "its configuration is no table").error()
+    return value
+
+
+# ---- what the configuration names
+
+
+def _walk(value: object, place: str = "") -> Iterator[tuple[str, object]]:
+    """Every value in a configuration with its place; without recursion, since a file may nest without an end."""
+    pending = [(place, value)]
+    while pending:
+        where, found = pending.pop()
+        yield where, found
+        if isinstance(found, dict):
+            pending += [(f"{where}.{key}" if where else str(key), item) for key, item in found.items()]
+        elif isinstance(found, list):
+            pending += [(f"{where}[{number}]", item) for number, item in enumerate(found)]
+
+
+def _named(config: Mapping[str, Any]) -> list[str]:
+    return [_class_of(item) for _, item in _walk(config) if isinstance(item, dict) and "class_name" in item]
+
+
+def _class_of(item: Mapping[str, Any]) -> str:
+    module, name = item.get("module"), item.get("class_name")
+    return f"{module}.{name}" if module else str(name)
+
+
+def _check(path: str, config: Mapping[str, Any], allow: frozenset[str]) -> set[str]:
+    """The classes of the user's own that are in a configuration, all of them allowed.
+
+    Raises:
+        SafetyError: it names something else (RW502), or a size that no model has (RW504).
+
+    """
+    custom: set[str] = set()
+    kept = {key: value for key, value in config.items() if key != "compile_config"}
+    for place, item in _walk(kept):
+        if isinstance(item, int) and abs(item) > _MOST_SIZE and not place.endswith(".shared_object_id"):
+            raise damaged(path, f"`{place}` of its configuration is {item:,}").error()
+        if not isinstance(item, dict) or not {"class_name", "module", "registered_name"} & item.keys():
+            continue
+        name = _class_of(item)
+        if name in ALLOWED or (name in MARKERS and not item.get("module")):
+            continue
+        if name in allow:
+            custom.add(name)
+            continue
+        raise _refused(path, name, place, item)
+    return custom
+
+
+def _refused(path: str, name: str, place: str, item: Mapping[str, Any]) -> Exception:
+    runs_code = item.get("class_name") in ("Lambda", "__lambda__", "function", "TFSMLayer", "TorchModuleWrapper")
+    what = "code" if runs_code else "a class that is not known"
+    helps = "load it in a program of yours that trusts it, and save it again without"
+    if not runs_code and item.get("module") and not str(item["module"]).startswith("keras"):
+        helps = f"`--allow {name}` imports the class and lets the file use it"
+    return Diagnostic(
+        "RW502",
+        f"`{path}` holds {what}: `{name}`",
+        notes=(f"at `{place or 'the root'}` of its configuration", "nothing of it was imported or run"),
+        help=helps,
+    ).error()
+
+
+# ---- the weights
+
+
+def _check_weights(path: str, weights: bytes) -> None:
+    """Looks through an HDF5 file for what reaches outside of it, or claims to be larger than it can be."""
+    try:
+        import h5py
+    except ImportError:  # Keras brings it: without it there is no Keras either
+        return
+    total = 0
+
+    def visit(group: Any) -> None:
+        nonlocal total
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise damaged(path, f"`{name}` of its weights is a link to somewhere else").error()
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                visit(item)
+                continue
+            if item.external or item.is_virtual:
+                raise damaged(path, f"`{name}` of its weights lies in another file").error()
+            total += item.size * item.dtype.itemsize
+            if total > _MOST_RATIO * len(weights) + (1 << 20):
+                raise damaged(path, f"`{name}` of its weights is larger than the file can hold").error()
+
+    try:
+        with h5py.File(io.BytesIO(weights), "r") as file:
+            visit(file)
+    except RewriteError:
+        raise
+    except Exception as error:
+        raise damaged(path, reason(error)).error() from error

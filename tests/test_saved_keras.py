@@ -1,0 +1,205 @@
+"""`.keras` files on the command line: read without running anything, written as a whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+h5py = pytest.importorskip("h5py")
+
+from rewrite import RewriteError  # noqa: E402
+from rewrite.cli import main  # noqa: E402
+from rewrite.saved import read_model  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+L = keras.layers
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A model with an operation layer, a nested model, a regulariser and what it was compiled with."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", name="c")(inputs)
+    x = keras.ops.relu(x) * 2.0 + x[:, :, :, :1]
+    inner = keras.Sequential([keras.Input((6, 6, 4)), L.BatchNormalization(name="n")], name="inner")
+    x = L.Bidirectional(L.LSTM(3))(L.Reshape((6, 24))(inner(x)))
+    model = keras.Model(inputs, L.Dense(2, name="d")(x))
+    model.compile("adam", "mse")
+    path = tmp_path / "model.keras"
+    model.save(path)
+    return path
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The file with another configuration."""
+    parts = members(path)
+    config = json.loads(parts["config.json"])
+    change(config)
+    parts["config.json"] = json.dumps(config).encode()
+    return packed(path, parts.items())
+
+
+def packed(path: Path, parts: Any, compression: int = zipfile.ZIP_STORED) -> Path:
+    out = path.with_name("hostile.keras")
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in parts:
+            archive.writestr(name, data)
+    return out
+
+
+def refusal(path: Path) -> Any:
+    with pytest.raises(RewriteError) as caught:
+        read_model(str(path))
+    return caught.value
+
+
+def test_apply(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = file.with_name("out.keras")
+    assert main(["apply", "-e", "after Conv2D: insert BatchNormalization", str(file), "-o", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"written: {out} (whole model, Keras)" in shown
+    model, result = keras.saving.load_model(file), keras.saving.load_model(out)
+    assert [layer.name for layer in result.layers][1:4] == ["c", "c_batchnorm2d", "c_activation"]
+    for a, b in zip(model.get_layer("d").weights, result.get_layer("d").weights, strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
+    assert main(["apply", "-e", "after Conv2D: insert Dropout", str(file), "-o", str(out)]) == 2  # it exists
+
+
+def test_a_tap_is_read_again(file: Path) -> None:
+    out = file.with_name("out.keras")
+    assert main(["apply", "-e", "tap t = first Conv2D", str(file), "-o", str(out)]) == 0
+    assert type(read_model(str(out)).get_layer("c_tap")).__name__ == "Tap"
+
+
+def test_other_commands_read_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-e", "after Linear: insert Dropout", str(file)]) == 0
+    assert main(["show", str(file)]) == 0
+    assert "inner" in capsys.readouterr().out
+
+
+def test_the_form_follows_the_framework(file: Path) -> None:
+    for name in ("out.pt", "out.safetensors"):
+        out = file.with_name(name)
+        assert main(["apply", "-e", "after Conv2D: insert Dropout", str(file), "-o", str(out)]) == 2
+        assert not out.exists()
+
+
+def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(item for item in config["config"]["layers"] if item["name"] == name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.layers", "Lambda"),
+        ("keras.layers", "TFSMLayer"),
+        ("keras.layers", "TorchModuleWrapper"),
+        ("keras.layers", "TextVectorization"),
+        ("keras.layers", "StringLookup"),
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("builtins", "function"),
+        ("keras.utils", "get_file"),
+        ("keras.src.models.model", "model_from_json"),
+        ("trojan", "Layer"),
+        (None, "__lambda__"),
+        (None, "Dense"),
+        (None, "__numpy__"),
+    ],
+)
+def test_what_is_not_known_is_not_imported(
+    file: Path, module: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = file.with_name("ran")
+    file.with_name("trojan.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass Layer: pass\n")
+    monkeypatch.syspath_prepend(str(file.parent))
+
+    def change(config: dict[str, Any]) -> None:
+        layer(config, "d").update(module=module, class_name=name, registered_name=name)
+
+    problem = refusal(rewritten(file, change))
+    assert problem.code == "RW502"
+    assert name in str(problem)
+    assert not marker.exists()
+
+
+def test_deep_inside_as_well(file: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        layer(config, "d")["config"]["kernel_initializer"] = {
+            "module": "builtins",
+            "class_name": "function",
+            "config": "print",
+            "registered_name": "print",
+        }
+
+    problem = refusal(rewritten(file, change))
+    assert problem.code == "RW502"
+    assert "kernel_initializer" in str(problem)
+
+
+def test_a_lambda_that_keras_itself_wrote(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), L.Lambda(lambda x: x + 1)])
+    model.save(tmp_path / "model.keras")
+    assert refusal(tmp_path / "model.keras").code == "RW502"
+
+
+def test_what_it_was_compiled_with_is_not_read(file: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["compile_config"]["loss"] = {"module": "os", "class_name": "system", "config": {}}
+
+    assert not read_model(str(rewritten(file, change))).compiled
+
+
+def test_damage(file: Path) -> None:
+    parts = members(file)
+    assert refusal(packed(file, [*parts.items(), ("extra.py", b"")])).code == "RW502"
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        twice = packed(file, [*parts.items(), ("config.json", b"{}")])
+    assert refusal(twice).code == "RW504"
+    blank = {**parts, "config.json": b" " * (200 << 20)}
+    bomb = packed(file, blank.items(), zipfile.ZIP_DEFLATED)
+    assert refusal(bomb).code == "RW504"
+    nested = packed(file, {**parts, "config.json": b"[" * 200_000}.items())
+    assert refusal(nested).code == "RW504"
+    same_key = packed(file, {**parts, "config.json": b'{"module": "keras", "module": "os"}'}.items())
+    assert refusal(same_key).code == "RW504"
+    data = file.read_bytes()
+    for end in (30, len(data) // 2, len(data) - 30):
+        short = file.with_name("short.keras")
+        short.write_bytes(data[:end])
+        assert refusal(short).code in ("RW504", "RW502")
+
+
+def test_a_size_that_no_model_has(file: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        layer(config, "d")["config"]["units"] = 10**15
+
+    assert refusal(rewritten(file, change)).code == "RW504"
+
+
+def test_weights_in_another_file(file: Path) -> None:
+    for kind in ("link", "external"):
+        parts = members(file)
+        buffer = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(buffer, "a") as weights:
+            if kind == "link":
+                weights["stolen"] = h5py.ExternalLink("/etc/passwd", "/")
+            else:
+                weights.create_dataset("stolen", (8,), "u1", external=[("/etc/hostname", 0, 8)])
+        parts["model.weights.h5"] = buffer.getvalue()
+        assert refusal(packed(file, parts.items())).code == "RW504"
