@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from rewrite import vocabulary
-from rewrite.backends.backend import Difference, Example, Ran, Reading, Size, Written
+from rewrite.backends.backend import Difference, Example, Probe, Ran, Reading, Size, Written
 from rewrite.backends.keras.layers import Builder, trial
 from rewrite.backends.keras.own_layers import Tap
 from rewrite.backends.keras.reader import KerasReading, children_of, learning, walk
@@ -17,10 +18,12 @@ from rewrite.backends.keras.run import compare, run_on_shapes
 from rewrite.backends.keras.spellings import bases, qualified
 from rewrite.backends.keras.writer import Writer
 from rewrite.edit import Edit, NewLayer
-from rewrite.errors import Diagnostic
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.sketch import Sketch
 
 _HISTORY = "_rewrite_history"
+_OPEN_EXTENT = 64
+"""for axes of an input whose size is left open"""
 
 
 class KerasBackend:
@@ -35,6 +38,14 @@ class KerasBackend:
     def handles(self, model: object) -> bool:
         """Whether it is a model of Keras."""
         return isinstance(model, keras.Model)
+
+    def unwrap(self, model: keras.Model) -> keras.Model:
+        """Keras wraps no models."""
+        return model
+
+    def wrap_like(self, given: keras.Model, written: keras.Model) -> keras.Model:
+        """Keras wraps no models."""
+        return written
 
     def class_names(self, model: keras.Model) -> frozenset[str]:
         """Bare names of the classes of all layers and their bases, those aside that are names of the vocabulary."""
@@ -126,6 +137,34 @@ class KerasBackend:
     def run(self, model: keras.Model, example: Example) -> Ran:
         """Runs a model on shapes."""
         return run_on_shapes(model, example)
+
+    def probe(self, model: keras.Model, batch: int) -> Probe:
+        """Arguments for a model that states its inputs, with small extents where those are left open."""
+        try:
+            inputs = model.inputs
+        except AttributeError:  # a subclassed model that was never called
+            return Probe(None, (("nothing", "the model states no inputs"),))
+        generator = np.random.default_rng(0)
+        made = []
+        for tensor in inputs:
+            sizes = [batch, *(_OPEN_EXTENT if size is None else size for size in tensor.shape[1:])]
+            whole = "int" in str(tensor.dtype)
+            drawn = generator.integers(0, 2, sizes) if whole else generator.standard_normal(sizes)
+            made.append(drawn.astype(str(tensor.dtype)))
+        example = Example(tuple(made))
+        try:
+            self.run(model, example)
+        except RewriteError as problem:
+            return Probe(None, (("the inputs that it states", problem.diagnostics[0].message),))
+        return Probe(example)
+
+    def compare_training(self, model: keras.Model, written: keras.Model, example: Example) -> Difference:
+        """Not done: gradients of Keras models depend on the framework below."""
+        raise Diagnostic(
+            "RW320",
+            "steps of training are not compared on Keras",
+            help="`expect equivalent` compares what the models compute",
+        ).error()
 
     def compare(self, model: keras.Model, written: keras.Model, example: Example) -> Difference:
         """Runs both in inference mode."""
