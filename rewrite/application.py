@@ -410,9 +410,10 @@ def _site_report(site: PlannedSite, places: Mapping[int, list[str]]) -> Site:
             for layer, name in zip_longest(layers, names[: len(layers)], fillvalue="")
         ]
     which = f"@{site.operand.name}" if site.operand is not None and len(site.node.inputs) > 1 else ""
-    chain = " -> ".join(node.name for node in site.nodes) if len(site.nodes) > 1 else site.node.name
+    calls = site.nodes if len(site.nodes) > 1 else (site.node,)
+    chain = " -> ".join(node.name + (which if node is site.node else "") for node in calls)
     return Site(
-        path=chain + which,
+        path=chain,
         spelling=site.node.spelling,
         changes=(*lines, *site.changes),
         inferred=dict(site.inferred),

@@ -26,14 +26,18 @@ def without_overlaps(clause: Clause, matches: Sequence[Match], *, strict: bool) 
     needed: set[int] = set()
     kept: list[Match] = []
     lost: list[tuple[Match, Node]] = []
+    carried_out: set[tuple[int, ...]] = set()
     for match in matches:
         gone = {node.index: node for action in clause.actions for node in _destroys(action, clause, match)}
         used = {node.index: node for action in clause.actions for node in _needs(action, match)}
+        if gone and tuple(gone) in carried_out and used.keys() <= needed:
+            continue  # the very same change, found by way of another call
         clash = [node for index, node in gone.items() if index in destroyed or index in needed]
         clash += [node for index, node in used.items() if index in destroyed]
         if clash:
             lost.append((match, clash[0]))
             continue
+        carried_out.add(tuple(gone))
         destroyed |= gone.keys()
         needed |= used.keys() - gone.keys()
         kept.append(match)

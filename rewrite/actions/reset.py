@@ -66,8 +66,7 @@ class Reset:
         done = 0
         for site in sites:
             layer = site.node.layer
-            assert layer is not None, "layers are what is reset"
-            if not layer.parameters:
+            if layer is None or not layer.parameters:
                 continue
             initialiser = None
             if self.initialiser is not None:
