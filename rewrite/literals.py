@@ -350,7 +350,10 @@ class _Reader:
                 spelling = _spelling(row, text, stage)
                 if spelling:
                     return row, spelling
-        found = lookup.layer(text, place, self.modules)
+        found = lookup.layer(text, place, self.modules, keras=False)  # the models of tests are made in PyTorch
+        if isinstance(found, Operation) and found.by_rank:
+            help_text = f"name the one that is meant: {lookup.either(dict.fromkeys(found.by_rank.values()))}"
+            return Diagnostic("RW101", f"`{found.name}` stands for several layers", place, help=help_text), ""
         if isinstance(found, Operation) and found.wraps and self.complete:
             help_text = "write the layer alone, and let the rule wrap it"
             return Diagnostic("RW106", f"`{found.name}` is built around another layer", place, help=help_text), ""

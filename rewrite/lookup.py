@@ -58,14 +58,23 @@ def kind(text: str, span: Span, modules: Collection[str], classes: Collection[st
     return problem
 
 
-def layer(text: str, span: Span, modules: Collection[str]) -> Operation | str | Diagnostic:
-    """What a new layer is: a row of the vocabulary, the name of a class that the caller gave, or what is wrong."""
+def layer(text: str, span: Span, modules: Collection[str], *, keras: bool = True) -> Operation | str | Diagnostic:
+    """What a new layer is: a row of the vocabulary, the name of a class that the caller gave, or what is wrong.
+
+    Args:
+        text: the name as written, dots included.
+        span: where.
+        modules: names given by the caller, which go before everything.
+        keras: whether Keras' names are taken as well.
+
+    """
     if text in modules:
         return text
     if "." in text:
-        operation = vocabulary.by_module(vocabulary.expand(text)) or vocabulary.by_keras_class(text)
+        operation = vocabulary.by_module(vocabulary.expand(text))
+        operation = operation or (vocabulary.by_keras_class(text) if keras else None)
     else:
-        operation = vocabulary.find(text) or vocabulary.keras_alias(text)
+        operation = vocabulary.find(text) or (vocabulary.keras_alias(text) if keras else None)
     if operation is None:
         known = [name for name, row in vocabulary.OPERATIONS.items() if row.signature is not None]
         return _unknown(f"unknown layer `{text}`", span, "not a layer of the vocabulary", text, [*known, *modules])
