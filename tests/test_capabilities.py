@@ -980,7 +980,7 @@ def test_formatter(net: str) -> None:
 
 def test_did_you_mean() -> None:
     with pytest.raises(RuleError) as caught:
-        check_rules(Rules("after Conv2D: insert BatchNorm2d\nafter ReLU: insert Dropuot(0.1)\n"))
+        check_rules(Rules("after Covn2d: insert BatchNorm2d\nafter ReLU: insert Dropuot(0.1)\n"))
     found = [(told.code, told.span.line, told.span.column) for told in caught.value.diagnostics]
     assert found == [("RW101", 1, 7), ("RW101", 2, 20)], "both at once, with their places"
     meant = [told.help.partition("`")[2].partition("`")[0] for told in caught.value.diagnostics]

@@ -285,7 +285,7 @@ def test_literals_that_are_not_the_same(before: str, after: str) -> None:
 @pytest.mark.parametrize(
     ("flows", "problem"),
     [
-        ("x -> Conv2D(3, 8, 3) -> y", "RW101 2:20 unknown layer `Conv2D`"),
+        ("x -> Covn2d(3, 8, 3) -> y", "RW101 2:20 unknown layer `Covn2d`"),
         ("x -> rellu -> y -> ReLU -> z", "RW101 2:20 unknown operation `rellu`"),
         ("x -> norm(3) -> y", "RW101 2:20 `norm` is a family, and a call is of one operation"),
         ("x -> my.Net() -> y", "RW101 2:20 unknown layer `my.Net`"),
