@@ -93,8 +93,13 @@ def explain_clause(clause: Clause, graph: Graph, matcher: Matcher) -> ExplainedC
         missed += _other_kinds(selector, graph, matcher)
         if not found.passed["base"]:
             notes += _nothing_of_the_kind(clause, found, matcher)
+        elif not matches and found.failures("in"):
+            places = Misses(matcher).places_of(selector.alternatives)
+            notes.append(f"places where there are any: {', '.join(places)}")
     else:
         notes += Misses(matcher).of_each_link(selector)
+        if not matches:
+            notes += Misses(matcher).other_way_round(selector)
         for node in graph.nodes:
             failed = matcher.first_failed(selector, node)
             if failed is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Found, Matcher
 from rewrite.pattern import Kind, Link, Path, Selector, Unit, unit_text
 from rewrite.rule import Clause
-from rewrite.selectors import scope
+from rewrite.selectors import relation, scope
 from rewrite.subgraphs import Stuck
 from rewrite.vocabulary import OPERATIONS, by_function, by_method, by_module, expand
 from rewrite.vocabulary.operation import Operation
@@ -62,7 +63,7 @@ class Misses:
                     text = one if reasons.total() == 1 else several
                     notes.append(f"{reasons.total()} of them {text}" + (f": {'; '.join(shown)}" if shown else ""))
             if found.failures("in"):
-                places = self._places_of(units)
+                places = self.places_of(units)
                 notes.append(f"places where there are any: {', '.join(places)}")
                 notes += self._uncallable(selector)
                 help_text = "name one of these places, or drop the scope"
@@ -88,7 +89,7 @@ class Misses:
         elif found.failures("between"):
             notes += found.failures("between")
         else:
-            notes += self.nearest_chains(clause)[:3]
+            notes += [*self.nearest_chains(clause)[:3], *self.other_way_round(selector)]
         absent = [
             unit
             for link in selector.links
@@ -218,7 +219,28 @@ class Misses:
                     return f"did you mean `{close[0]}`?"
         return ""
 
-    def _places_of(self, units: Iterable[Unit]) -> list[str]:
+    def other_way_round(self, selector: Selector) -> list[str]:
+        """Neighbours of a chain between which values go in the other direction only, one line for each such pair."""
+        notes = []
+        for chain in selector.chains:
+            for first, second in itertools.pairwise(chain):
+                ahead, back = self._edges(first, second), self._edges(second, first)
+                if back and not ahead:
+                    one, other = (" | ".join(unit_text(u) for u in link.alternatives) for link in (first, second))
+                    notes.append(f"values go from {other} to {one} here ({back}), never from {one} to {other}")
+        return notes
+
+    def _edges(self, source: Link, target: Link) -> int:
+        """How many values go from a call of one link to a call of another."""
+        return sum(
+            any(self.matcher.fits(u, p) for p in relation.producers(operand.value) for u in source.alternatives)
+            for node in self.graph.nodes
+            if any(self.matcher.fits(unit, node) for unit in target.alternatives)
+            for operand in node.inputs
+        )
+
+    def places_of(self, units: Iterable[Unit]) -> list[str]:
+        """The outermost modules in which there are calls that units name, and how many."""
         units = list(units)
         places = Counter(
             node.name.partition(".")[0]
