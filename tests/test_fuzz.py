@@ -99,7 +99,8 @@ BOMBS = {
 }
 
 
-MOST_SECONDS = 2
+MOST_SECONDS = 10
+"""a guard against what never ends; what it really takes is measured by `benchmarks/parsing.py`"""
 
 
 def seconds_for(text: str) -> float:
@@ -136,5 +137,5 @@ def test_formatting_takes_not_much_longer(name: str) -> None:
         once = format_source(source)
     except RuleError:
         return
-    assert time.process_time() - started < 3 * MOST_SECONDS
+    assert time.process_time() - started < MOST_SECONDS
     assert parser.parse(Source("<test>", once)) is not None
