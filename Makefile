@@ -30,12 +30,13 @@ test-long: $(VENV)/.installed-test ## The tests that take minutes: 1,000 random 
 	$(BIN)/python -m pytest -n $(WORKERS) -m long
 
 .PHONY: bench
-bench: $(VENV)/.installed-demo ## Sites reached on real models; apply_rules timed beside torch.fx; patterns beside networkx and torch.fx
+bench: $(VENV)/.installed-test ## Sites reached on real models; apply_rules timed beside torch.fx; patterns beside networkx and torch.fx
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.chains
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.patterns
+	$(BIN)/python -m benchmarks.worked_rules
 
 .PHONY: docs
 docs: $(VENV)/.installed-test ## Write the pages of docs that are made from tables of the code
