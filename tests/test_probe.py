@@ -127,7 +127,7 @@ def test_torchvision(name: str) -> None:
         model(*args, **keywords)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_convnext", "csatv2"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_convnext", "csatv2", "naflexvit_base_patch16_gap"])
 def test_timm(name: str) -> None:
     pytest.importorskip("timm")
     from rewrite.saved.builder import build_without_numbers

@@ -112,6 +112,9 @@ def _guesses(model: nn.Module, facts: _Facts) -> Iterator[Example]:
     if named and all(name in _KINDS for name in named):
         yield from _by_name(named, plain, facts)
     count = max(len(required), 1)
+    if facts.images and _stated_channels(model) is not None:  # whatever its first layer takes
+        for value in _image(facts):
+            yield Example((value,) * count)
     for make in _of_layers(model):
         for value in make(facts):
             yield Example((value,) * count)
