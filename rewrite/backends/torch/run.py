@@ -151,6 +151,21 @@ class _Interpreter(fx.Interpreter):
         self.seen.setdefault((self.path, n.name), _shape(result))
         return result
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        # A function may change a list that it is given; in the code that is generated, each call makes it anew.
+        return super().call_function(target, _fresh(args), _fresh(kwargs))
+
+
+def _fresh(value: Any) -> Any:
+    """Plain lists and dicts in the place of those that a graph holds, which refuse to be changed."""
+    if isinstance(value, fx.immutable_collections.immutable_list):
+        return [_fresh(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _fresh(item) for key, item in value.items()}
+    if type(value) is tuple:
+        return tuple(_fresh(item) for item in value)
+    return value
+
 
 def _layer_hook(path: str, seen: dict[tuple[str, str], Any]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
