@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -30,14 +30,30 @@ def variables_of(layer: keras.Layer) -> list[Any]:
 
 def carry_over(old: keras.Layer, new: keras.Layer) -> None:
     """Gives a layer the numbers of another one, as far as the shapes are the same."""
+    for was, now in _alike(old, new):
+        now.assign(was)
+
+
+def _alike(old: keras.Layer, new: keras.Layer) -> Iterator[tuple[Any, Any]]:
+    """Variables of two layers that mean the same and have one shape."""
     olds, news = variables_of(old), variables_of(new)
     if len(olds) != len(news):  # a bias less, or more
         by_name = {variable.name: variable for variable in olds}
         olds = [by_name.get(variable.name) for variable in news]
     for was, now in zip(olds, news, strict=True):
-        if was is None or tuple(was.shape) != tuple(now.shape):
-            continue
-        now.assign(was)
+        if was is not None and tuple(was.shape) == tuple(now.shape):
+            yield was, now
+
+
+def origins(writer: Writer) -> dict[int, Any]:
+    """Identity of a variable of the copy -> the variable whose numbers it has; of what was drawn anew, none."""
+    found = {id(now): was for old, new in writer.pairs for was, now in _alike(old, new)}
+    for path, updates in writer.edits.updates.items():
+        copy = writer.copies.get(id(writer.reading.places[path]))
+        if copy is not None and any(update.changes.keys() & {"reset", "fold", "fold_ahead"} for update in updates):
+            for variable in copy._trainable_variables if children_of(copy) else variables_of(copy):
+                found.pop(id(variable), None)
+    return found
 
 
 def update_weights(writer: Writer) -> None:

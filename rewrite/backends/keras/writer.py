@@ -16,11 +16,12 @@ from rewrite.backends.backend import Written
 from rewrite.backends.keras.attributes import activation_for, changed_call, changed_config
 from rewrite.backends.keras.edits import ACTIVATION, Chain, Place, Step, sorted_edits
 from rewrite.backends.keras.layers import Builder
+from rewrite.backends.keras.optimizers import carry_state
 from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
 from rewrite.backends.keras.reader import KerasReading, graph_of, locals_of, walk
 from rewrite.backends.keras.refusal import cannot
 from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
-from rewrite.backends.keras.weights import carry_over, carry_training, update_weights, wanted_training
+from rewrite.backends.keras.weights import carry_over, carry_training, origins, update_weights, wanted_training
 from rewrite.edit import Edit, NewLayer
 from rewrite.graph import Node
 
@@ -68,7 +69,8 @@ class Writer:
             self._check_attributes()
             update_weights(self)
             carry_training(self)
-        _compile(model, written)
+        if _compile(model, written):
+            carry_state(model.optimizer, written.optimizer, written, origins(self))
         return Written(written, self.names)
 
     def _find_parts(self, old: Any, new: Any) -> None:
@@ -434,11 +436,13 @@ def _run(layers: Sequence[Any], values: Sequence[Any], order: list[Any]) -> Any:
     return value
 
 
-def _compile(model: Any, written: Any) -> None:
+def _compile(model: Any, written: Any) -> bool:
     """Compiles the copy as the given model was; what cannot be taken over is left to the caller."""
     config = model.get_compile_config() if getattr(model, "compiled", False) else None
-    if config:
-        try:
-            written.compile_from_config(config)
-        except Exception:  # a loss or metric that is no class of Keras: the model is right, and is not compiled
-            return
+    if not config:
+        return False
+    try:
+        written.compile_from_config(config)
+    except Exception:  # a loss or metric that is no class of Keras: the model is right, and is not compiled
+        return False
+    return bool(written.compiled)
