@@ -328,3 +328,36 @@ def test_half_of_a_normalisation_is_frozen(what: str, moves: set[str], tmp_path:
     stopped = apply_rules(result, Rules("freeze BatchNorm2d"))
     assert not stopped.get_layer("bn").trainable
     assert not learning(apply_rules(result, Rules("freeze any")))
+
+
+# ---- layers inside of code
+
+
+class Block(L.Layer):  # type: ignore[misc]
+    """A layer with a `call` of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inner = L.Dense(3, activation="relu", name="inner")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+        super().build(shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.inner(inputs)
+
+
+def test_layers_inside_of_code() -> None:
+    model = keras.Sequential([keras.Input((3,)), Block(name="block"), L.Dense(2, name="d")])
+    value = IMAGE[0, 0]
+    frozen = apply_rules(model, Rules('freeze "block.inner"'))
+    assert [variable.trainable for variable in frozen.get_layer("block").inner.weights] == [False, False]
+    drawn = apply_rules(model, Rules('reset "block.inner"'))
+    kernels = [keras.ops.convert_to_numpy(m.get_layer("block").inner.kernel) for m in (model, drawn, frozen)]
+    assert not np.array_equal(kernels[0], kernels[1])
+    assert np.array_equal(kernels[0], kernels[2])
+    assert np.allclose(numbers(model, value), numbers(frozen, value), atol=1e-6)
+    for text in ('at "block.inner": set self.activation = GELU', 'after "block.inner": insert Dropout'):
+        with pytest.raises(RewriteError, match="RW320"):
+            apply_rules(model, Rules(text))

@@ -108,6 +108,7 @@ class Writer:
         try:
             cls, config = self._half_frozen(operation, self._config(operation, operation.get_config(), path), path)
             copy = cls.from_config(config)
+            copy.name = operation.name  # which a `get_config` may leave out
             if isinstance(operation, keras.Model):
                 copy.build_from_config(operation.get_build_config())
         except Exception as problem:
