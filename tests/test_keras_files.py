@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,3 +160,21 @@ def test_more_layers_than_a_model_has(file: Path) -> None:
 @pytest.mark.parametrize("ours", [7, {"history": "x"}, {"history": [1]}, {"output_names": ["a\n"]}])
 def test_metadata_of_a_stranger(ours: object, file: Path) -> None:
     assert "metadata" in refused(changed(file, lambda table: table.update(rewrite=ours), "metadata.json"))
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["functional", "sequential"])
+def test_a_model_that_is_deeper_than_python_nests_calls(sequential: bool, tmp_path: Path) -> None:
+    x = given = keras.Input((2,))
+    layers = [L.Dense(2) for _ in range(600)]
+    for layer in layers if not sequential else ():
+        x = layer(x)
+    model = keras.Sequential([given, *layers]) if sequential else keras.Model(given, x)
+    limit = sys.getrecursionlimit()
+    result = apply_rules(model, Rules("after Linear: insert Dropout(0.1)"))
+    assert get_report(result).sites == 600
+    assert len(result.layers) == (1200 if sequential else 1201)
+    if not sequential:  # Keras' own reading of a Sequential takes the square of its length
+        path = tmp_path / "deep.keras"
+        result.save(path)
+        assert len(read_model(str(path)).layers) == 1201
+    assert sys.getrecursionlimit() == limit

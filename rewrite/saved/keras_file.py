@@ -68,6 +68,7 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
         raise unreadable(
             f"`{path}` is a Keras model, and Keras is missing", help="pip install keras"
         ).error() from error
+    from rewrite.backends.keras.depth import room_for
     from rewrite.saved.allowed import user_class
 
     classes: dict[str, Any] = {}
@@ -83,7 +84,7 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
             archive.writestr(_CONFIG, json.dumps({k: v for k, v in config.items() if k != "compile_config"}))
             archive.writestr(_METADATA, json.dumps(metadata))
             archive.writestr(_WEIGHTS, weights)
-        with _at_most(held, path):
+        with _at_most(held, path), room_for(_MOST_LAYERS):
             model: keras.Model = keras.saving.load_model(copy, custom_objects=classes, compile=False, safe_mode=True)
     except RewriteError:
         raise

@@ -14,6 +14,7 @@ import keras
 
 from rewrite.backends.backend import Written
 from rewrite.backends.keras.attributes import activation_for, changed_call, changed_config
+from rewrite.backends.keras.depth import room_for
 from rewrite.backends.keras.edits import ACTIVATION, Chain, Place, Step, sorted_edits
 from rewrite.backends.keras.layers import Builder
 from rewrite.backends.keras.optimizers import carry_state
@@ -181,7 +182,8 @@ class Writer:
         outs = keras.tree.pack_sequence_as(functional._outputs_struct, outputs)
         cls = keras.Model if type(model) is functional_class() else type(model)
         try:
-            written = cls(inputs=ins, outputs=outs, name=model.name)
+            with room_for(len(order)):
+                written = cls(inputs=ins, outputs=outs, name=model.name)
         except TypeError as problem:
             raise cannot(
                 f"`{type(model).__name__}` cannot be made again of inputs and outputs: {problem}",
@@ -197,7 +199,8 @@ class Writer:
             layer._outbound_nodes.clear()
         first = inputs[0]._keras_history.operation
         first._outbound_nodes.clear()
-        written = type(model)([first, *order], name=model.name)
+        with room_for(len(order)):
+            written = type(model)([first, *order], name=model.name)
         if hasattr(model, "output_names"):
             written.output_names = list(model.output_names)
         return written
