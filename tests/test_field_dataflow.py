@@ -22,6 +22,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rewrite import Rules, apply_rules
+from rewrite.backends import backend_for
 from rewrite.backends.torch.recipes import recipe_of
 
 
@@ -319,6 +322,57 @@ def test_outputs_of_the_kind_that_transformers_has() -> None:
     assert torch.equal(out[0], model(x).logits)
     assert torch.equal(out.hidden_states[1], model.a(x))
     assert isinstance(result(x, return_dict=False), tuple)
+
+
+class Reader(nn.Module):
+    """Goes on with the fields of what its child returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = Nested("dataclass"), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = self.inner(x)
+        return F.relu(self.out(answer.logits)) + answer.hidden[0]
+
+
+def test_values_are_followed_through_the_fields_of_a_dataclass() -> None:
+    model, x = Reader().eval(), torch.randn(3, 4)
+    h = model.inner.a(x)
+    relu = F.relu(model.out(model.inner.b(h)))
+    result = rewritten(model, "between Linear and add: insert Tanh")
+    assert torch.equal(result(x), relu + h.tanh())
+    result = rewritten(model, "after Linear where has_next(Linear) and has_next(add): insert Tanh")
+    assert sites(result) == ["inner.a"]
+    result = apply_rules(model, Rules("after ReLU: insert Tanh"), example_inputs=x)
+    assert torch.equal(result(x), relu.tanh() + h)
+    for twin in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert torch.equal(twin(x), result(x))
+        assert type(twin.inner(x)) is Answer
+
+
+@dataclass
+class Shifted:
+    value: Tensor
+
+    def __post_init__(self) -> None:
+        self.value = self.value + 1
+
+
+class Shifting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Shifted:
+        return Shifted(F.relu(self.fc(x)))
+
+
+def test_a_dataclass_whose_constructor_computes_is_not_made_twice() -> None:
+    model, x = Shifting().eval(), torch.randn(3, 4)
+    result = rewritten(model, "after Linear: insert Tanh")
+    assert torch.equal(result(x).value, F.relu(model.fc(x).tanh()) + 1)
+    assert "returns a" in " ".join(backend_for(model).read(model).graph.opaque.values())
 
 
 class Excite(nn.Module):

@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -153,17 +154,16 @@ class _Interpreter(fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         # A function may change a list that it is given; in the code that is generated, each call makes it anew.
-        return super().call_function(target, _fresh(args), _fresh(kwargs))
+        args = tuple(_fresh(item) for item in args)
+        return super().call_function(target, args, {key: _fresh(item) for key, item in kwargs.items()})
 
 
 def _fresh(value: Any) -> Any:
-    """Plain lists and dicts in the place of those that a graph holds, which refuse to be changed."""
+    """A plain list or dict in the place of one that a graph holds, which refuses to be changed."""
     if isinstance(value, fx.immutable_collections.immutable_list):
         return [_fresh(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, fx.immutable_collections.immutable_dict):
         return {key: _fresh(item) for key, item in value.items()}
-    if type(value) is tuple:
-        return tuple(_fresh(item) for item in value)
     return value
 
 
@@ -183,6 +183,8 @@ def _shape(value: Any) -> Any:
         return {number: _shape(item) for number, item in enumerate(value)}
     if isinstance(value, dict):
         return {key: _shape(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return {one.name: _shape(getattr(value, one.name)) for one in fields(value)}
     return None
 
 
