@@ -37,7 +37,7 @@ from field import assert_same, conv, image, refused, report_of, rewritten, sites
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rewrite import Rules, apply_rules
+from rewrite import PlanError, Rules, SiteError, apply_rules
 from rewrite.backends import backend_for
 from rewrite.backends.torch.recipes import recipe_of
 
@@ -551,3 +551,35 @@ def test_a_forward_that_yields() -> None:
     one, two = result(x)
     assert torch.equal(one, t)
     assert torch.equal(two, model.b(t).tanh())
+
+
+class Bare(nn.Module):
+    """Weights of its own, given to functions; an output in a record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(6, 3, 3, 3))
+        self.table = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x: Tensor) -> Answer:
+        x = F.conv2d(x, self.kernel, padding=1)
+        return Answer(F.linear(x.mean((2, 3)), self.table), [x])
+
+
+def test_a_layer_in_the_place_of_a_function_makes_as_many_values() -> None:
+    model, x = Bare().eval(), torch.randn(2, 3, 8, 8)
+    result = apply_rules(model, Rules("replace F.linear with Linear(bias=false)"), example_inputs=x)
+    assert result(x).logits.shape == (2, 4)
+    rule = Rules("replace F.conv2d with Conv2d(kernel_size=3)")
+    assert apply_rules(model, rule, example_inputs=x)(x).hidden[0].shape == (2, 6, 8, 8)
+
+
+def test_another_number_of_values_is_seen_in_a_record_and_is_never_taken_for_granted() -> None:
+    model, x = Bare().eval(), torch.randn(2, 3, 8, 8)
+    rule = Rules("replace F.linear with Linear(in_features=6, out_features=7)")
+    with pytest.raises(PlanError, match=r"(?s)RW311.*it was \(2, 4\) float32, \(2, 6, 8, 8\) float32"):
+        apply_rules(model, rule, example_inputs=x)
+    with pytest.raises(PlanError, match="RW310"):
+        apply_rules(model, rule)
+    with pytest.raises(SiteError, match=r"RW202.*out_features"):
+        apply_rules(model, Rules("replace F.linear with Linear(in_features=6)"))
