@@ -583,3 +583,19 @@ def test_another_number_of_values_is_seen_in_a_record_and_is_never_taken_for_gra
         apply_rules(model, rule)
     with pytest.raises(SiteError, match=r"RW202.*out_features"):
         apply_rules(model, Rules("replace F.linear with Linear(in_features=6)"))
+
+
+class Scaled(Bare):
+    def forward(self, x: Tensor, scale: Tensor | None = None, sizes: tuple[int, ...] = (2, 3)) -> Tensor:
+        x = F.linear(x.mean(sizes) if scale is None else (x * scale).mean(sizes), self.table)
+        return F.relu(x)
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "scale")])
+def test_sizes_are_known_where_arguments_have_defaults(names: tuple[str, ...]) -> None:
+    model = Scaled().eval()
+    given = {"x": torch.randn(2, 6, 8, 8), "scale": torch.ones(1)}
+    inputs = {name: given[name] for name in names}
+    result = apply_rules(model, Rules("after F.linear: insert LayerNorm"), example_inputs=inputs)
+    expected = F.layer_norm(F.linear(inputs["x"].mean((2, 3)), model.table), (4,)).relu()
+    assert torch.allclose(result(**inputs), expected, atol=1e-6)

@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -27,7 +27,17 @@ from torch.utils import _pytree as pytree
 from rewrite.backends.backend import Example, Ran
 from rewrite.backends.torch.calls import bind_values
 from rewrite.backends.torch.recipes import base_of
-from rewrite.backends.torch.scopes import Capture, Scope, forward_signature
+from rewrite.backends.torch.scopes import (
+    SIMPLE,
+    Body,
+    Capture,
+    Constant,
+    Container,
+    Placeholder,
+    Scope,
+    Structure,
+    forward_signature,
+)
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Graph, TensorType
 
@@ -95,7 +105,7 @@ def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tu
     def watch(twin: nn.Module) -> None:
         modules = dict(twin.named_modules(remove_duplicate=False))
         for scope in capture.scopes.values():
-            if not scope.reason and scope.sure:  # a guess about arguments is no forward to run
+            if not scope.reason:
                 modules[scope.path].__dict__["forward"] = _Recorder(scope, modules[scope.path], seen)
         for path, module in modules.items():
             module.register_forward_hook(_layer_hook(path, seen), with_kwargs=True)
@@ -148,9 +158,28 @@ class _Recorder:
         if len(self.scope.bodies) == 2:
             mode = "train" if self.module.training else "eval"
         body = self.scope.bodies[mode]
+        if not self.scope.sure and not self._is_captured(body, args, kwargs):
+            return type(self.module).forward(self.module, *args, **kwargs)
         given = bind_values(body.arguments, forward_signature(self.scope.module), args, kwargs)
         order = [given[str(node.target)] for node in body.graph.nodes if node.op == "placeholder"]
         return _Interpreter(self.module, body.graph, self.scope.path, self.seen).run(*order)
+
+    def _is_captured(self, body: Body, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether what was taken for granted about the arguments holds for these."""
+        bound = forward_signature(self.scope.module).bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        return all(_is_like(structure, bound.arguments[name]) for name, structure in body.arguments.items())
+
+
+def _is_like(structure: Structure, value: Any) -> bool:
+    match structure:
+        case Placeholder(_, tensor):
+            return isinstance(value, torch.Tensor) if tensor else value is not None
+        case Container(kind, items):
+            same = isinstance(value, kind) and len(cast(Any, value)) == len(items)
+            return same and all(_is_like(item, value[key]) for key, item in items)
+        case Constant(expected):
+            return value is expected or (isinstance(value, SIMPLE) and value == expected)
 
 
 class _Interpreter(fx.Interpreter):
