@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -46,7 +46,9 @@ TABLE: dict[str, Spellings] = {
     "Conv1d": Spellings(("Conv1d",), ("nn.functional.conv1d",)),
     "Conv2d": Spellings(("Conv2d",), ("nn.functional.conv2d",)),
     "Conv3d": Spellings(("Conv3d",), ("nn.functional.conv3d",)),
+    "ConvTranspose1d": Spellings(("ConvTranspose1d",), ("nn.functional.conv_transpose1d",)),
     "ConvTranspose2d": Spellings(("ConvTranspose2d",), ("nn.functional.conv_transpose2d",)),
+    "ConvTranspose3d": Spellings(("ConvTranspose3d",), ("nn.functional.conv_transpose3d",)),
     "Linear": Spellings(("Linear",), ("nn.functional.linear",)),
     "Embedding": Spellings(("Embedding",), ("nn.functional.embedding",)),
     "BatchNorm1d": Spellings(("BatchNorm1d",)),
@@ -69,6 +71,13 @@ TABLE: dict[str, Spellings] = {
     "Tanh": _activation("Tanh", "tanh", plain=True),
     "Softmax": Spellings(("Softmax",), ("nn.functional.softmax", "softmax"), ("softmax",)),
     "MaxPool2d": Spellings(("MaxPool2d",), ("nn.functional.max_pool2d", "max_pool2d")),
+    "MaxPool1d": Spellings(("MaxPool1d",), ("nn.functional.max_pool1d", "max_pool1d")),
+    "MaxPool3d": Spellings(("MaxPool3d",), ("nn.functional.max_pool3d", "max_pool3d")),
+    "AvgPool1d": Spellings(("AvgPool1d",), ("nn.functional.avg_pool1d",)),
+    "AvgPool3d": Spellings(("AvgPool3d",), ("nn.functional.avg_pool3d",)),
+    "AdaptiveAvgPool1d": Spellings(("AdaptiveAvgPool1d",), ("nn.functional.adaptive_avg_pool1d",)),
+    "AdaptiveAvgPool3d": Spellings(("AdaptiveAvgPool3d",), ("nn.functional.adaptive_avg_pool3d",)),
+    "PReLU": Spellings(("PReLU",), ("nn.functional.prelu", "prelu"), ("prelu",)),
     "AvgPool2d": Spellings(("AvgPool2d",), ("nn.functional.avg_pool2d",)),
     "AdaptiveAvgPool2d": Spellings(("AdaptiveAvgPool2d",), ("nn.functional.adaptive_avg_pool2d",)),
     "Dropout": Spellings(("Dropout",), ("nn.functional.dropout", "dropout")),
@@ -276,6 +285,9 @@ def tensors(value: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tup
         case tuple() | list():
             for number, item in enumerate(value):
                 yield from tensors(item, (*place, number))
+        case _ if is_dataclass(value):
+            for one in fields(value):
+                yield from tensors(getattr(value, one.name), (*place, one.name))
         case _:
             return
 

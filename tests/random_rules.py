@@ -9,17 +9,15 @@ from typing import Any
 
 from counting import Call, calls, edges
 from hypothesis import strategies as st
-from strategies import Network
-
-Draw = Callable[[st.SearchStrategy[Any]], Any]
+from strategies import Network, Number
 
 FAMILIES = {
     "activation": frozenset(("ReLU", "GELU", "Sigmoid", "Tanh", "SiLU", "ReLU6", "Hardswish")),
-    "norm": frozenset(("BatchNorm2d", "BatchNorm1d", "GroupNorm", "LayerNorm")),
+    "norm": frozenset(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "LayerNorm")),
     "dropout": frozenset(("Dropout",)),
-    "conv": frozenset(("Conv2d",)),
+    "conv": frozenset(f"{stem}{rank}d" for stem in ("Conv", "ConvTranspose") for rank in (1, 2, 3)),
     "linear": frozenset(("Linear",)),
-    "pool": frozenset(("MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d")),
+    "pool": frozenset(f"{stem}{rank}d" for stem in ("MaxPool", "AvgPool", "AdaptiveAvgPool") for rank in (1, 2, 3)),
 }
 SPELLINGS = {
     "nn.ReLU": "ReLU",
@@ -30,9 +28,18 @@ SPELLINGS = {
     "nn.Dropout": "Dropout",
     "F.dropout": "Dropout",
 }
-WEIGHTED = ("Conv2d", "Linear", "BatchNorm2d", "BatchNorm1d", "GroupNorm", "LayerNorm")
+WEIGHTED = (
+    *(f"{stem}{rank}d" for rank in (1, 2, 3) for stem in ("Conv", "ConvTranspose", "BatchNorm")),
+    *("Linear", "GroupNorm", "LayerNorm", "Embedding", "LSTM", "MultiheadAttention"),
+)
 """what has parameters"""
-MERGES = ("add", "mul", "cat")
+MERGES = ("add", "mul", "cat", "matmul")
+SEVERAL_VALUES = ("LSTM", "MultiheadAttention")
+"""what returns more than one tensor"""
+
+
+def choose(number: Number, options: Sequence[Any]) -> Any:
+    return options[number(0, len(options) - 1)]
 
 
 @dataclass(frozen=True)
@@ -50,20 +57,27 @@ class Selector:
     """operation that must consume the output directly"""
     following: bool = True
     """False: must not consume it"""
+    question: str = "has_next"
+    """or `has_prev`: about what the call takes"""
+    path: str = ""
+    """path of a layer, in place of names"""
 
     @property
     def text(self) -> str:
-        parts = [f"{self.pick} {' | '.join(self.names)}".strip()]
+        name = f'"{self.path}"' if self.path else " | ".join(self.names)
+        parts = [f"{self.pick} {name}".strip()]
         parts += [f'in "{self.inside}.**"'] * bool(self.inside)
         parts += [f'except "{self.outside}.**"'] * bool(self.outside)
         return " ".join(parts)
 
     @property
     def where(self) -> str:
-        return f" where {'' if self.following else 'not '}has_next({self.next})" if self.next else ""
+        return f" where {'' if self.following else 'not '}{self.question}({self.next})" if self.next else ""
 
     def chosen(self, found: Sequence[Call]) -> list[Call]:
         """The calls that the oracle says this selector means."""
+        if self.path:
+            return [call for call in found if call.is_module and call.path == self.path]
         chosen = [call for call in found if any(_is(call, name) for name in self.names)]
         if self.inside:
             chosen = [call for call in chosen if _lies_in(call, self.inside)]
@@ -74,13 +88,22 @@ class Selector:
                 chosen = chosen[:1]
             case "last":
                 chosen = chosen[-1:]
-        if self.next:
+            case "nth(2)":
+                chosen = chosen[1:2]
+            case "every(2)":
+                chosen = chosen[1::2]
+        if self.next and self.question == "has_prev":
+            followed = {id(consumer) for name in self.names for _, consumer, _ in edges(found, self.next, name)}
+            chosen = [call for call in chosen if (id(call) in followed) == self.following]
+        elif self.next:
             followed = {id(producer) for name in self.names for producer, _, _ in edges(found, name, self.next)}
             chosen = [call for call in chosen if (id(call) in followed) == self.following]
         return chosen
 
 
 def _is(call: Call, name: str) -> bool:
+    if name.startswith("nn."):  # a class is meant with its subclasses
+        return call.is_module and call.operation == SPELLINGS[name]
     return call.operation == name or call.operation in FAMILIES.get(name, ()) or call.spelling == name
 
 
@@ -95,7 +118,7 @@ class Rule:
 
     text: str
     action: str
-    """`insert`, `remove`, `replace`, `freeze`, `reset` or `set`"""
+    """`insert`, `remove`, `replace`, `freeze`, `reset`, `set`, `wrap`, `tap` or `fold`"""
     sites: Callable[[Sequence[Call]], Sequence[Call]]
     """the calls at which the oracle expects it to act; for an edge, the consumer"""
     inserted: tuple[str, ...] = ()
@@ -114,21 +137,44 @@ class Rule:
         printer.text(repr(self))
 
 
-ANYWHERE = (("Dropout(0.125)", True), ("Identity", True), ("Dropout(0.125) -> Identity", True), ("GELU", False))
+ANYWHERE = (
+    ("Dropout(0.125)", True),
+    ("Identity", True),
+    ("Dropout(0.125) -> Identity", True),
+    ("DropPath(0.125)", True),
+    ("GELU", False),
+)
 """what fits behind any floating-point value, and whether it changes nothing in eval mode"""
 AFTER = {
-    "Conv2d": ("BatchNorm2d", "BatchNorm2d(eps=1e-3) -> ReLU", "GroupNorm(num_groups=1)", "Conv2d(kernel_size=1)"),
-    "Linear": ("LayerNorm", "BatchNorm1d", "Linear"),
-    "BatchNorm2d": ("BatchNorm2d",),
+    "Linear": ("LayerNorm", "Linear"),
+    **{
+        f"Conv{rank}d": (
+            f"BatchNorm{rank}d",
+            f"BatchNorm{rank}d; set prev.activation=identity",
+            f"BatchNorm{rank}d(eps=1e-3) -> ReLU",
+            "GroupNorm(num_groups=1)",
+            f"Conv{rank}d(kernel_size=1)",
+        )
+        for rank in (1, 2, 3)
+    },
+    **{f"BatchNorm{rank}d": (f"BatchNorm{rank}d",) for rank in (2, 3)},
 }
-BEFORE = {"Conv2d": ("BatchNorm2d", "GroupNorm(num_groups=1)"), "Linear": ("LayerNorm", "BatchNorm1d")}
+BEFORE = {
+    "Linear": ("LayerNorm",),
+    **{f"Conv{rank}d": (f"BatchNorm{rank}d", "GroupNorm(num_groups=1)") for rank in (1, 2, 3)},
+}
 """layers whose arguments follow from the neighbour's"""
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)
+def _calls(network: Network) -> tuple[Call, ...]:
+    return tuple(calls(network.build(), network.inputs()))
+
+
+@functools.lru_cache(maxsize=8)
 def _links(network: Network) -> tuple[tuple[str, str], ...]:
     """(producer, consumer) of every edge that a run shows, by name of operation."""
-    found = calls(network.build(), network.inputs())
+    found = _calls(network)
     names = {(made.producer.operation, call.operation) for call in found for made in call.operands if made.producer}
     return tuple(sorted(names))
 
@@ -138,69 +184,84 @@ REPLACEMENTS = (
     ("ReLU", "LeakyReLU(0.2)"),
     ("Dropout", "Identity"),
     ("Dropout", "Dropout(0.4)"),
-    ("BatchNorm2d", "GroupNorm(num_groups=1)"),
+    ("ReLU", "PReLU per call"),
+    *((f"BatchNorm{rank}d", "GroupNorm(num_groups=1)") for rank in (2, 3)),
+    *((f"Conv{rank}d as c", f"Conv{rank}d(c.in_channels, c.out_channels, 3, padding=1)") for rank in (1, 2, 3)),
     ("Sigmoid", "Hardsigmoid"),
     ("Linear", "Linear(bias=false)"),
 )
 
 
-def _operation(draw: Draw, network: Network, options: Sequence[str] = (), rarely: Sequence[str] = ()) -> str:
+def _operation(number: Number, network: Network, options: Sequence[str] = ()) -> str:
     """An operation that the network has; sometimes one that it has not."""
     present = sorted(network.operations & set(options) if options else network.operations)
-    absent = [*rarely, "ReLU", "Conv2d", "Mish"]
-    return draw(st.sampled_from(present * 12 + absent if present else absent))
+    absent = ["ReLU", "Conv2d", "Mish"]
+    return choose(number, present * 12 + absent if present else absent)
 
 
-def _selector(draw: Draw, network: Network, name: str) -> Selector:
+def _selector(number: Number, network: Network, name: str) -> Selector:
     """`name`, perhaps narrowed or widened."""
-    kind = draw(st.integers(0, 9))
-    block = draw(st.sampled_from(network.blocks)) if network.blocks else ""
+    kind = number(0, 12)
+    block = choose(number, network.blocks) if network.blocks else ""
     spelled = [text for text, operation in SPELLINGS.items() if operation == name]
     families = [family for family, members in FAMILIES.items() if name in members]
     match kind:
         case 4 if spelled:
-            return Selector((draw(st.sampled_from(spelled)),))
+            return Selector((choose(number, spelled),))
         case 5 if families:
             return Selector((families[0],))
         case 6:
-            return Selector((name,), pick=draw(st.sampled_from(("first", "last"))))
+            return Selector((name,), pick=choose(number, ("first", "last", "nth(2)", "every(2)")))
         case 7 if block:
             return Selector((name,), inside=block)
         case 8 if block:
             return Selector((name,), outside=block)
         case 9 if not network.traps:
             followers = [consumer for producer, consumer in _links(network) if producer == name]
-            other = draw(st.sampled_from([*followers * 3, *sorted(network.operations)]))
-            return Selector((name,), next=other, following=draw(st.booleans()))
+            other = choose(number, [*followers * 3, *sorted(network.operations)])
+            return Selector((name,), next=other, following=number(0, 1) == 0)
+        case 10 if not network.traps:
+            leaders = [producer for producer, consumer in _links(network) if consumer == name]
+            other = choose(number, [*leaders * 3, *sorted(network.operations)])
+            return Selector((name,), next=other, following=number(0, 1) == 0, question="has_prev")
+        case 11 if name not in MERGES:
+            others = sorted(network.operations - {name, *MERGES, *SEVERAL_VALUES, "Embedding"})
+            return Selector((name, choose(number, others))) if others else Selector((name,))
+        case 12:
+            paths = [call.path for call in _calls(network) if call.operation == name and call.is_module and call.path]
+            return Selector((name,), path=choose(number, sorted(set(paths)))) if paths else Selector((name,))
         case _:
             return Selector((name,))
 
 
 def _layers(text: str) -> tuple[str, ...]:
-    return tuple(part.partition("(")[0].strip() for part in text.split("->"))
+    layers = text.partition(";")[0].removesuffix(" per call").removesuffix(" per layer")
+    return tuple(part.partition("(")[0].strip() for part in layers.split("->"))
 
 
-def _after(draw: Draw, network: Network) -> Rule:
-    name = _operation(draw, network)
+def _after(number: Number, network: Network) -> Rule:
+    name = _operation(number, network)
     options = ANYWHERE + tuple((text, False) for text in AFTER.get(name, ()))
-    text, preserves = draw(st.sampled_from(options))
-    selector = _selector(draw, network, name)
+    text, preserves = choose(number, options)
+    selector = _selector(number, network, name)
+    if "; set" not in text and number(0, 7) == 7:
+        text += " per layer" if number(0, 1) else " per call"
     return Rule(
         f"after {selector.text}{selector.where}: insert {text}",
         "insert",
         selector.chosen,
         inserted=_layers(text),
-        picks=bool(selector.pick or selector.next),
+        picks=bool(selector.pick or selector.next or "per " in text),
         preserves=preserves,
     )
 
 
-def _before(draw: Draw, network: Network) -> Rule:
-    name = _operation(draw, network)
+def _before(number: Number, network: Network) -> Rule:
+    name = _operation(number, network, sorted(network.operations - {*SEVERAL_VALUES, "Embedding"}))
     options = ANYWHERE + tuple((text, False) for text in BEFORE.get(name, ()))
-    text, preserves = draw(st.sampled_from(options))
+    text, preserves = choose(number, options)
     if name in MERGES:
-        port = draw(st.integers(0, 1))
+        port = number(0, 1)
 
         def sites(found: Sequence[Call]) -> list[Call]:
             return [call for call in Selector((name,)).chosen(found) if len(call.operands) > port]
@@ -213,24 +274,25 @@ def _before(draw: Draw, network: Network) -> Rule:
             picks=True,
             preserves=preserves,
         )
-    selector = _selector(draw, network, name)
+    selector = _selector(number, network, name)
     return Rule(
         f"before {selector.text}{selector.where}: insert {text}",
         "insert",
         selector.chosen,
         inserted=_layers(text),
-        picks=bool(selector.pick or selector.next),
+        picks=bool(selector.pick or selector.next or "per " in text),
         preserves=preserves,
     )
 
 
-def _between(draw: Draw, network: Network) -> Rule:
+def _between(number: Number, network: Network) -> Rule:
     """On the edges from one operation to another."""
-    links = _links(network)
-    one, other = draw(st.sampled_from(links)) if links else ("", "")
-    if not links or draw(st.integers(0, 4)) == 4:
-        one, other = _operation(draw, network), _operation(draw, network)
-    text, preserves = draw(st.sampled_from(ANYWHERE))
+    links = [link for link in _links(network) if not set(link) & {*SEVERAL_VALUES, "Embedding"}]
+    one, other = choose(number, links) if links else ("", "")
+    if not links or number(0, 4) == 4:
+        options = sorted(network.operations - {*SEVERAL_VALUES, "Embedding"})
+        one, other = (_operation(number, network, options) for _ in range(2))
+    text, preserves = choose(number, ANYWHERE)
 
     def sites(found: Sequence[Call]) -> list[Call]:
         return [consumer for _, consumer, _ in edges(found, one, other)]
@@ -245,22 +307,24 @@ def _between(draw: Draw, network: Network) -> Rule:
     )
 
 
-def _remove(draw: Draw, network: Network) -> Rule:
+def _remove(number: Number, network: Network) -> Rule:
     options = ("Dropout", "Identity", "ReLU", "BatchNorm2d", "GELU")
-    if not network.operations.intersection(options) and draw(st.integers(0, 3)) < 3:
-        return _parameters(draw, network)
-    name = _operation(draw, network, options, ("Dropout",))
+    if not network.operations.intersection(options) and number(0, 3) < 3:
+        return _parameters(number, network)
+    name = _operation(number, network, options)
     preserves = name in ("Dropout", "Identity")
     return Rule(f"remove {name}", "remove", Selector((name,)).chosen, removed=name, preserves=preserves)
 
 
-def _replace(draw: Draw, network: Network) -> Rule:
-    present = [pair for pair in REPLACEMENTS if pair[0] in network.operations]
-    if not present and draw(st.integers(0, 3)) < 3:
-        return _parameters(draw, network)
-    old, new = draw(st.sampled_from(present * 8 + [REPLACEMENTS[0]]))
+def _replace(number: Number, network: Network) -> Rule:
+    present = [pair for pair in REPLACEMENTS if pair[0].partition(" ")[0] in network.operations]
+    if not present and number(0, 3) < 3:
+        return _parameters(number, network)
+    old, new = choose(number, present * 8 + [REPLACEMENTS[0]])
+    text = f"replace {old} with {new}"
+    old = old.partition(" ")[0]
     return Rule(
-        f"replace {old} with {new}",
+        text,
         "replace",
         Selector((old,)).chosen,
         inserted=_layers(new),
@@ -269,24 +333,84 @@ def _replace(draw: Draw, network: Network) -> Rule:
     )
 
 
-def _parameters(draw: Draw, network: Network) -> Rule:
+def _parameters(number: Number, network: Network) -> Rule:
     """Freezing, initialising, setting an attribute: rules about layers, not calls."""
-    name = _operation(draw, network, WEIGHTED, ("Conv2d",))
+    name = _operation(number, network, WEIGHTED)
     texts = [
         (f"freeze {name}", "freeze", (name,)),
         (f"freeze params {name}", "freeze", (name,)),
         ("freeze any", "freeze", WEIGHTED),
         (f"freeze any except {name}", "freeze", tuple(other for other in WEIGHTED if other != name)),
         (f"reset {name}", "reset", (name,)),
+        (f"reset {name} with normal(std=0.1)", "reset", (name,)),
+        (f"freeze stats {name}" if "BatchNorm" in name else f"unfreeze {name}", "freeze", (name,)),
     ]
     if "Norm" in name:
         texts.append((f"at {name}: set self.eps=1e-3", "set", (name,)))
-    text, action, names = draw(st.sampled_from(texts))
+    text, action, names = choose(number, texts)
 
     def sites(found: Sequence[Call]) -> list[Call]:
         return [call for call in Selector(names).chosen(found) if call.is_module]
 
     return Rule(text, action, sites, preserves=action == "freeze")
+
+
+def _wrap(number: Number, network: Network) -> Rule:
+    """A layer beside the one that is there, which adds nothing at first."""
+    options = ("Linear", "Conv1d", "Conv2d", "Conv3d")
+    present = sorted(network.operations & set(options))
+    name = choose(number, present * 12 + ["Linear", "Conv2d"])
+    selector = _selector(number, network, name)
+    if selector.names != (name,) and "nn." not in selector.text:  # others may be meant too, which cannot be wrapped
+        selector = Selector((name,))
+    return Rule(
+        f"wrap {selector.text}{selector.where} with LoRA(rank=1)",
+        "wrap",
+        selector.chosen,
+        picks=bool(selector.pick or selector.next),
+        preserves=True,
+    )
+
+
+def _tap(number: Number, network: Network) -> Rule:
+    options = sorted(network.operations - set(SEVERAL_VALUES))
+    name = _operation(number, network, options)
+    selector = Selector((name,), pick=choose(number, ("first", "last")))
+    return Rule(f"tap seen = {selector.text}", "tap", selector.chosen, picks=True, preserves=True)
+
+
+def _fold(number: Number, network: Network) -> Rule:
+    """Of pairs that have nothing else between them, which an oracle of calls alone cannot tell."""
+    ranks = [rank for rank in (1, 2, 3) if f"BatchNorm{rank}d" in network.operations]
+    if not ranks:
+        return _wrap(number, network)
+    rank = choose(number, ranks)
+    name = choose(number, (f"Conv{rank}d", "Linear")) if rank == 1 else f"Conv{rank}d"
+    return Rule(f"fold BatchNorm{rank}d into {name}", "fold", lambda found: (), picks=True, preserves=True)
+
+
+def _match(number: Number, network: Network) -> Rule:
+    """Two calls that follow each other, by name; what is inserted stands at the second one's input."""
+    links = [link for link in _links(network) if not set(link) & {*SEVERAL_VALUES, "Embedding", *MERGES}]
+    if not links:
+        return _after(number, network)
+    one, other = choose(number, links)
+    text, preserves = choose(number, ANYWHERE)
+    where = choose(number, ("", f" where a is {one}", " where b.has_prev(a)", f" where not a is {other}"))
+
+    def sites(found: Sequence[Call]) -> list[Call]:
+        if where.endswith(f"not a is {other}") and one == other:
+            return []
+        return [consumer for _, consumer, _ in edges(found, one, other)]
+
+    return Rule(
+        f"match {one} as a -> {other} as b{where}: before b: insert {text}",
+        "insert",
+        sites,
+        inserted=_layers(text),
+        picks=True,
+        preserves=preserves,
+    )
 
 
 KINDS = {
@@ -296,10 +420,19 @@ KINDS = {
     "remove": _remove,
     "replace": _replace,
     "parameters": _parameters,
+    "wrap": _wrap,
+    "tap": _tap,
+    "fold": _fold,
+    "match": _match,
 }
 
 
 @st.composite
-def rules(draw: Draw, network: Network, kinds: Sequence[str] = tuple(KINDS)) -> Rule:
+def rules(draw: Callable[[st.SearchStrategy[int]], int], network: Network, kinds: Sequence[str] = tuple(KINDS)) -> Rule:
     """A random rule of one of `kinds`."""
-    return KINDS[draw(st.sampled_from(tuple(kinds)))](draw, network)
+    return write_rule(lambda least, most: draw(st.integers(least, most)), network, kinds)
+
+
+def write_rule(number: Number, network: Network, kinds: Sequence[str] = tuple(KINDS)) -> Rule:
+    """The rule that these choices make."""
+    return KINDS[choose(number, tuple(kinds))](number, network)
