@@ -8,14 +8,16 @@ from rewrite.actions import Insert, Remove, Replace, Set
 from rewrite.actions.site import Site
 from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic
-from rewrite.graph import Graph, Node
+from rewrite.graph import Graph, Node, Value
 from rewrite.rule import Clause
 from rewrite.selectors import relation
 from rewrite.vocabulary import OPERATIONS
+from rewrite.vocabulary.operation import Shape
 
 
 def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset[str]) -> Iterator[Diagnostic]:
-    """Warnings about one clause: RW402 lost activation, RW403 redundant bias, RW404 split insertion, RW408 untrained.
+    """Warnings about one clause: RW402 lost activation, RW403 redundant bias, RW404 split insertion, RW408 untrained,
+    RW410 single values.
 
     Args:
         clause: the rule.
@@ -45,6 +47,16 @@ def lint(clause: Clause, sites: Sequence[Site], graph: Graph, earlier: frozenset
             inserts[0].span,
             notes=("the normalisation takes away every constant that is added in front of it",),
             help="to drop it: `set prev.bias = none`; keeping it is harmless",
+        )
+    single = [site for site in sites if _takes_statistics(site) and _is_point(graph, _before_inserts(site))]
+    if single:
+        whose = f"`{single[0].node.name}`" if len(single) == 1 else f"{len(single)} calls"
+        yield Diagnostic(
+            "RW410",
+            f"the new normalisation at {whose} has one value of each channel for each sample",
+            inserts[0].span,
+            notes=("in training mode it refuses a batch of one sample, and a small batch tells it little",),
+            help="leave them out with `except` and what they lie in, or train with batches of more than one sample",
         )
     split = [site for site in sites if site.operand is None and site.inserts and _is_split(site, graph, earlier)]
     if split:
@@ -107,6 +119,47 @@ def _normalised(site: Site) -> bool:
     own = OPERATIONS.get(site.node.operation or "")
     is_batch_norm = row is not None and row.name.startswith("BatchNorm")
     return is_batch_norm and own is not None and own.family in ("conv", "linear") and site.node.layer is not None
+
+
+def _takes_statistics(site: Site) -> bool:
+    first = next(iter(site.inserts[0]), None) if site.inserts else None
+    return first is not None and (first.operation or "") in _OVER_PLACES
+
+
+_OVER_PLACES = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d")
+_FAR = 8
+"""calls that are followed back to the one that makes a single place of a map"""
+
+
+def _before_inserts(site: Site) -> Value:
+    return site.operand.value if site.operand is not None else Value(site.node)
+
+
+def _is_point(graph: Graph, value: Value) -> bool:
+    """Whether a value is a map of one place: by its shape, or because it comes from a pool over all of a map."""
+    for _ in range(_FAR):
+        node = value.producer
+        if node is None:
+            return False
+        known = graph.types.get((node.index, value.index))
+        if known is not None and known.shape is not None:
+            places = [*known.shape[2:]] if known.channels == 1 else [*known.shape[1:-1]]
+            return bool(places) and all(size == 1 for size in places)
+        row = OPERATIONS.get(node.operation or "")
+        if row is None:
+            return False
+        size = node.attributes.get("output_size")
+        if row.family == "pool" and size is not None:
+            return all(one == 1 for one in (size if isinstance(size, tuple | list) else (size,)))
+        pointwise = row.family == "conv" and set(_sizes(node.attributes.get("kernel_size"))) == {1}
+        if not node.inputs or not (row.shape is Shape.SAME or pointwise):
+            return False
+        value = node.inputs[0].value
+    return False
+
+
+def _sizes(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _is_split(site: Site, graph: Graph, earlier: frozenset[str]) -> bool:

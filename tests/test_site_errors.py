@@ -378,6 +378,10 @@ CASES: dict[str, Case] = {
     "rw301_taken": Case(plain, "replace ReLU with GELU\nafter ReLU: insert Dropout(0.1)"),
     "rw408_untrained": Case(plain, "after first ReLU: insert Conv2d(kernel_size=1)"),
     "rw409_in_place": Case(lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)), "tap features = Conv2d"),
+    "rw410_single_values": Case(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 8, 1, bias=False), nn.ReLU()),
+        "after last Conv2d: insert BatchNorm2d",
+    ),
     "rw401_again": Case(
         lambda: apply_rules(wide(), Rules("after Conv2d: insert BatchNorm2d")), "after Conv2d: insert BatchNorm2d"
     ),

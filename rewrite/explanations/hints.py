@@ -105,4 +105,14 @@ HINTS = {
         rules("tap stem = first Conv2d", _VGG),
         rules('at "features.1": set self.inplace=false\ntap stem = first Conv2d', _VGG),
     ),
+    "RW410": explanation(
+        """
+        A BatchNorm or InstanceNorm is inserted where a map has shrunk to a single place, as behind the convolutions of
+        a squeeze-and-excite block. It takes its mean over the samples and the places of each channel. With one place
+        there are as many values as samples, so a batch of one sample is refused in training mode, and an InstanceNorm
+        always gives zero. Leave such places out, or take a GroupNorm there, which goes over several channels.
+        """,
+        rules("after Conv2d: insert BatchNorm2d", "torchvision:mobilenet_v3_small"),
+        rules("after Conv2d except SqueezeExcitation: insert BatchNorm2d", "torchvision:mobilenet_v3_small"),
+    ),
 }
