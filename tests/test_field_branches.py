@@ -24,6 +24,8 @@ from counting import calls, count_calls, edges
 from field import assert_same, conv, image, rewritten, sites
 from torch import Tensor, nn
 
+from rewrite import Rules, apply_rules
+
 
 class Residual(nn.Module):
     """A block whose short way has a layer of its own, then one whose short way has none."""
@@ -305,3 +307,37 @@ def test_several_inputs_and_outputs() -> None:
     out, parts = result(one, two)
     assert torch.equal(out, model.join(torch.cat((a.tanh(), model.text(two).relu()), -1)))
     assert torch.equal(parts["image"], a)
+
+
+class Helper(nn.Module):
+    """Is asked by another method than its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.fc(x)) + x
+
+
+class Asking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.helper, self.block = Helper(), Helper()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 1e6:
+            x = x * 0.5
+        return self.block(self.helper.embed(x))
+
+
+def test_a_forward_that_the_example_does_not_call_has_no_functions() -> None:
+    model, x = Asking().eval(), torch.randn(2, 4)
+    result = apply_rules(model, Rules("after ReLU: insert Dropout(0.3)"), example_inputs=x)
+    assert sites(result) == ["block.relu"]
+    assert count_calls(result, x, "Dropout") == count_calls(model, x, "ReLU") == 1
+    result = apply_rules(model, Rules("after Linear: insert Dropout(0.3)"), example_inputs=x)
+    assert sites(result) == ["helper.fc", "block.fc"]

@@ -233,6 +233,12 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""
         if module in self.scopes or self._is_leaf(module):
             return
+        if self.examples and self.examples.keys().isdisjoint(self.paths[module]):
+            # Nobody knows how it is called, if it ever is; what its forward names would be no calls.
+            self.scopes[module] = Scope(module, self.paths[module][0], reason="the example input does not call it")
+            for child in self._called_children(module):
+                self.open_alone(child)
+            return
         try:
             signature = forward_signature(module)
         except (TypeError, ValueError) as problem:
