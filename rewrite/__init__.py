@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         probe,
     )
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
-    from rewrite.migration import migrate
+    from rewrite.migration import migrate, migrate_optimizer
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
 
@@ -45,6 +45,7 @@ __all__ = [
     "get_report",
     "get_taps",
     "migrate",
+    "migrate_optimizer",
     "plan_rules",
     "probe",
     "run_rule_tests",
@@ -56,7 +57,7 @@ _HOMES = {
     ),
     "Probe": "rewrite.backends.backend",
     "Report": "rewrite.report",
-    "migrate": "rewrite.migration",
+    **dict.fromkeys(("migrate", "migrate_optimizer"), "rewrite.migration"),
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
 }
 """name -> the module that has it, where that is not `rewrite.engine`"""
