@@ -19,7 +19,8 @@ AnyOptimizer = TypeVar("AnyOptimizer", bound="Optimizer")
 def migrate(state: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A state_dict of the model as it was, with the names that its tensors have in the rewritten model.
 
-    What the rules took away, and what has another shape now, is left out: the new layers begin as the rules made them.
+    What the rules took away, drew anew or computed, and what has another shape now, is left out: it begins as the rules
+    made it.
 
     Args:
         state: a checkpoint of the given model; it is not changed.
@@ -37,7 +38,7 @@ def migrate(state: Mapping[str, Any], report: Report) -> dict[str, Any]:
         <All keys matched successfully>
 
     """
-    gone = {*report.removed_keys, *report.resized_keys} - report.moved_keys.keys()
+    gone = {*report.removed_keys, *report.resized_keys} - report.moved_keys.keys() | {*report.renewed_keys}
     return {report.moved_keys.get(key, key): value for key, value in state.items() if key not in gone}
 
 
@@ -57,7 +58,7 @@ def migrate_optimizer(optimizer: AnyOptimizer, old_model: nn.Module, new_model: 
     Args:
         optimizer: holds parameters of `old_model`. Neither it nor its state is changed, and no state is shared.
         old_model: the model that rules were applied to.
-        new_model: the rewritten one, as `apply_rules` returns it. A copy of it has no report: keys and shapes decide.
+        new_model: the rewritten one, as `apply_rules` returns it. A copy of it has no report: key and shape decide.
 
     Raises:
         ValueError: the optimizer holds parameters that `old_model` has not, or its class cannot hold the new ones.
@@ -78,8 +79,9 @@ def migrate_optimizer(optimizer: AnyOptimizer, old_model: nn.Module, new_model: 
     from rewrite.engine import get_report
 
     report = get_report(new_model)
-    moved = report.moved_keys if report is not None else None
-    return over(optimizer, unwrap(old_model), unwrap(new_model), moved)
+    old = unwrap(old_model)
+    keys = {key: key for key, _ in old.named_parameters(remove_duplicate=False)}
+    return over(optimizer, old, unwrap(new_model), migrate(keys, report) if report is not None else keys)
 
 
 def moved_keys(before: Size, after: Size) -> dict[str, str]:
@@ -93,6 +95,16 @@ def moved_keys(before: Size, after: Size) -> dict[str, str]:
         for key, numbers in before.numbers.items()
         if numbers in arrived and after.numbers.get(key) != numbers
     }
+
+
+def renewed_keys(before: Size, after: Size, moved: Mapping[str, str]) -> list[str]:
+    """Keys of tensors under which, or where they moved to, there are other numbers now."""
+    return [
+        key
+        for key, numbers in before.numbers.items()
+        if after.numbers.get(moved.get(key, key), numbers) != numbers
+        and not key.endswith("_extra_state")  # no tensor, and only known by its module, which may be a copy now
+    ]
 
 
 def _likeness(old: str, new: str) -> tuple[bool, int, int]:

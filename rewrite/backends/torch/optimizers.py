@@ -21,14 +21,14 @@ _SHOWN = 5
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
-def over(optimizer: AnyOptimizer, old: nn.Module, new: nn.Module, moved: Mapping[str, str] | None) -> AnyOptimizer:
+def over(optimizer: AnyOptimizer, old: nn.Module, new: nn.Module, keys: Mapping[str, str]) -> AnyOptimizer:
     """The optimizer for `new`.
 
     Args:
         optimizer: over parameters of `old`; it is not changed.
         old: the given model.
         new: the changed one.
-        moved: what the report of `new` tells about keys; None: it has no report.
+        keys: key in `new` -> the key that it had in `old`, of what rules kept as far as is known.
 
     Raises:
         ValueError: the optimizer holds parameters that are not in `old`, or cannot hold those of `new`.
@@ -36,7 +36,7 @@ def over(optimizer: AnyOptimizer, old: nn.Module, new: nn.Module, moved: Mapping
     """
     groups = {parameter: number for number, group in enumerate(optimizer.param_groups) for parameter in group["params"]}
     _check_all_known(groups, old)
-    origins = _origins(old, new, moved)
+    origins = _origins(old, new, keys)
     homes = _homes(groups, old, new, origins)
     members: list[dict[nn.Parameter, str]] = [{} for _ in optimizer.param_groups]
     for parameter, number in sorted(homes.items(), key=_in_old_order(groups, origins)):
@@ -78,33 +78,23 @@ def _check_all_known(groups: Mapping[nn.Parameter, int], old: nn.Module) -> None
     )
 
 
-def _origins(old: nn.Module, new: nn.Module, moved: Mapping[str, str] | None) -> dict[nn.Parameter, nn.Parameter]:
+def _origins(old: nn.Module, new: nn.Module, keys: Mapping[str, str]) -> dict[nn.Parameter, nn.Parameter]:
     """Parameter of the changed model -> what it was in the given one; what is new has none.
 
     The same tensor, or another one over the same numbers, such as what `freeze` makes. Else the key decides: that of a
-    copy of the model, or of one on another device. A report says that rules were applied just now: where the numbers
-    differ then, they were drawn anew or computed.
+    copy of the model, or of one on another device.
     """
-    by_memory = {memory_of(parameter): parameter for parameter in reversed(list(old.parameters()))}
-    by_key = {(moved or {}).get(key, key): parameter for key, parameter in old.named_parameters(remove_duplicate=False)}
-    known = set(old.parameters())
+    given = dict(old.named_parameters(remove_duplicate=False))
+    known = set(given.values())
+    by_memory = {memory_of(parameter): parameter for parameter in reversed(given.values())}
     found: dict[nn.Parameter, nn.Parameter] = {}
     for key, parameter in new.named_parameters(remove_duplicate=False):
         before = parameter if parameter in known else by_memory.get(memory_of(parameter))
         if before is None:
-            before = by_key.get(key)
-            if before is None or before.shape != parameter.shape:
-                continue
-            if moved is not None and not _same_numbers(before, parameter):
-                continue
-        found.setdefault(parameter, before)
+            before = given.get(keys.get(key, ""))
+        if before is not None and before.shape == parameter.shape:
+            found.setdefault(parameter, before)
     return found
-
-
-def _same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.is_meta or other.is_meta:
-        return False
-    return torch.equal(one.detach().to(other.device, other.dtype), other.detach())
 
 
 @dataclass(frozen=True)
