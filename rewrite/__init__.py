@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         probe,
     )
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
-    from rewrite.migration import migrate, migrate_optimizer
+    from rewrite.migration import migrate
+    from rewrite.optimizers import migrate_optimizer
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
 
@@ -57,7 +58,8 @@ _HOMES = {
     ),
     "Probe": "rewrite.backends.backend",
     "Report": "rewrite.report",
-    **dict.fromkeys(("migrate", "migrate_optimizer"), "rewrite.migration"),
+    "migrate": "rewrite.migration",
+    "migrate_optimizer": "rewrite.optimizers",
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
 }
 """name -> the module that has it, where that is not `rewrite.engine`"""

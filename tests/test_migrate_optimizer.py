@@ -296,3 +296,10 @@ def test_a_class_that_cannot_hold_what_is_new_is_told() -> None:
     result = apply_rules(model, Rules("after Linear: insert LayerNorm"))
     with pytest.raises(ValueError, match="no Muon can be made for the parameters of the rewritten model: Muon only"):
         migrate_optimizer(torch.optim.Muon(model.parameters()), model, result)
+
+
+def test_what_is_no_optimizer_is_told() -> None:
+    model = Net()
+    scheduler: Any = torch.optim.lr_scheduler.StepLR(torch.optim.SGD(model.parameters(), lr=0.1), 1)
+    with pytest.raises(TypeError, match="needed, not a StepLR"):
+        migrate_optimizer(scheduler, model, apply_rules(model, Rules("after ReLU: insert LayerNorm")))

@@ -21,7 +21,7 @@ _SHOWN = 5
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
-def over(optimizer: AnyOptimizer, old: nn.Module, new: nn.Module, keys: Mapping[str, str]) -> AnyOptimizer:
+def over(optimizer: Any, old: nn.Module, new: nn.Module, keys: Mapping[str, str]) -> Any:
     """The optimizer for `new`.
 
     Args:
@@ -31,9 +31,12 @@ def over(optimizer: AnyOptimizer, old: nn.Module, new: nn.Module, keys: Mapping[
         keys: key in `new` -> the key that it had in `old`, of what rules kept as far as is known.
 
     Raises:
+        TypeError: it is no optimizer.
         ValueError: the optimizer holds parameters that are not in `old`, or cannot hold those of `new`.
 
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"a torch.optim.Optimizer is needed, not a {type(optimizer).__name__}")
     groups = {parameter: number for number, group in enumerate(optimizer.param_groups) for parameter in group["params"]}
     _check_all_known(groups, old)
     origins = _origins(old, new, keys)
