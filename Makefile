@@ -33,6 +33,7 @@ test-long: $(VENV)/.installed-test ## The tests that take minutes: 10,000 random
 bench: $(VENV)/.installed-test ## Sites reached on real models; apply_rules timed beside torch.fx; patterns beside networkx and torch.fx
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.zoo_times
 	$(BIN)/python -m benchmarks.chains
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.patterns

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from rewrite.errors import Diagnostic, PlanError, RewriteError, RuleError, SafetyError, SiteError
     from rewrite.migration import migrate
+    from rewrite.optimizers import migrate_optimizer
     from rewrite.report import Report
     from rewrite.tester import RuleTestResult, run_rule_tests
 
@@ -45,6 +46,7 @@ __all__ = [
     "get_report",
     "get_taps",
     "migrate",
+    "migrate_optimizer",
     "plan_rules",
     "probe",
     "run_rule_tests",
@@ -57,6 +59,7 @@ _HOMES = {
     "Probe": "rewrite.backends.backend",
     "Report": "rewrite.report",
     "migrate": "rewrite.migration",
+    "migrate_optimizer": "rewrite.optimizers",
     **dict.fromkeys(("RuleTestResult", "run_rule_tests"), "rewrite.tester"),
 }
 """name -> the module that has it, where that is not `rewrite.engine`"""

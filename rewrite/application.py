@@ -16,7 +16,7 @@ from rewrite.errors import EXAMPLE_HELP, Diagnostic, PlanError, RewriteError
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
-from rewrite.migration import compose, moved_keys
+from rewrite.migration import compose, moved_keys, renewed_keys
 from rewrite.pattern import unit_text
 from rewrite.planner import Plan, plan
 from rewrite.report import ClauseReport, Report, Site, Totals
@@ -352,6 +352,7 @@ class Application:
             new_keys=tuple(key for key in after.keys if key not in old),
             moved_keys={old: key for old, key in moved.items() if old not in resized},
             resized_keys=tuple(resized),
+            renewed_keys=tuple(key for key in renewed_keys(before, after, moved) if key not in resized),
             output=output,
             warnings=tuple(self.warnings),
             scopes=tuple(self.first.opaque.items()) if self.first is not None else (),

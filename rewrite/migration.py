@@ -13,7 +13,8 @@ from rewrite.report import Report
 def migrate(state: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """A state_dict of the model as it was, with the names that its tensors have in the rewritten model.
 
-    What the rules took away, and what has another shape now, is left out: the new layers begin as the rules made them.
+    What the rules took away, drew anew or computed, and what has another shape now, is left out: it begins as the rules
+    made it.
 
     Args:
         state: a checkpoint of the given model; it is not changed.
@@ -31,7 +32,7 @@ def migrate(state: Mapping[str, Any], report: Report) -> dict[str, Any]:
         <All keys matched successfully>
 
     """
-    gone = {*report.removed_keys, *report.resized_keys} - report.moved_keys.keys()
+    gone = {*report.removed_keys, *report.resized_keys} - report.moved_keys.keys() | {*report.renewed_keys}
     return {report.moved_keys.get(key, key): value for key, value in state.items() if key not in gone}
 
 
@@ -46,6 +47,16 @@ def moved_keys(before: Size, after: Size) -> dict[str, str]:
         for key, numbers in before.numbers.items()
         if numbers in arrived and after.numbers.get(key) != numbers
     }
+
+
+def renewed_keys(before: Size, after: Size, moved: Mapping[str, str]) -> list[str]:
+    """Keys of tensors under which, or where they moved to, there are other numbers now."""
+    return [
+        key
+        for key, numbers in before.numbers.items()
+        if after.numbers.get(moved.get(key, key), numbers) != numbers
+        and not key.endswith("_extra_state")  # no tensor, and only known by its module, which may be a copy now
+    ]
 
 
 def _likeness(old: str, new: str) -> tuple[bool, int, int]:

@@ -86,6 +86,8 @@ class Report:
     """old key -> new key of each tensor that has another name now; `migrate` renames a checkpoint so"""
     resized_keys: tuple[str, ...] = ()
     """keys under which there is a tensor of another shape now"""
+    renewed_keys: tuple[str, ...] = ()
+    """keys under which, or under the new key of which, there are other numbers now: drawn anew, or computed"""
     output: str = ""
     """what is known of the output: unchanged, or the promised shape"""
     runs: tuple[str, ...] = ()
@@ -116,6 +118,7 @@ class Report:
             "new_keys": list(self.new_keys),
             "moved_keys": dict(self.moved_keys),
             "resized_keys": list(self.resized_keys),
+            "renewed_keys": list(self.renewed_keys),
             "output": self.output,
             "runs": list(self.runs),
             "warnings": [warning.as_json() for warning in self.warnings],

@@ -32,7 +32,7 @@ ROWS = (
     ("rewrite.planner", "rewrite.verifier", "rewrite.backends", "rewrite.migration"),
     ("rewrite.application",),
     ("rewrite.engine",),
-    ("rewrite.saved",),
+    ("rewrite.saved", "rewrite.optimizers"),
     ("rewrite.tester", "rewrite.census"),
     ("rewrite",),
     ("rewrite.cli",),

@@ -103,6 +103,49 @@ def test_what_has_another_shape_or_is_gone_is_left_out() -> None:
     assert migrate({"0.weight": torch.zeros(2, 4), "0.bias": torch.zeros(2)}, report) == {}
 
 
+def test_what_is_drawn_anew_or_computed_is_left_out() -> None:
+    model = Net().eval()
+    reset = apply_rules(model, Rules('reset "body.0" | "body.1"'))
+    report = get_report(reset)
+    assert set(report.renewed_keys) == {key for key in model.state_dict() if key.startswith("body.")}
+    begun = {key: value.clone() for key, value in reset.state_dict().items()}
+    reset.load_state_dict(reset.state_dict() | migrate(Net().state_dict(), report))
+    assert torch.equal(reset.body[0].weight, begun["body.0.weight"])
+    assert not torch.equal(reset.fc.weight, begun["fc.weight"])
+
+    folded = apply_rules(model, Rules("fold BatchNorm1d into Linear"))
+    report = get_report(folded)
+    assert report.renewed_keys == ("body.0.weight", "body.0.bias")
+    wanted = model(torch.ones(2, 4))
+    folded.load_state_dict(folded.state_dict() | migrate(model.state_dict(), report))
+    torch.testing.assert_close(folded(torch.ones(2, 4)), wanted)
+
+
+class Counting(nn.Module):
+    """State beside the tensors, and no tensor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def get_extra_state(self) -> int:
+        return 3
+
+    def set_extra_state(self, state: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_kept_is_not_told_as_drawn_anew(name: str) -> None:
+    for wrapped in (Net(), nn.Sequential(WithState(4, 4), Counting(), Net())):
+        rules = CASES[name][0].replace('"fc"', '"**.fc" | "fc"').replace('"head"', '"**.head" | "head"')
+        rules = rules.replace('"body.0"', '"**.body.0" | "body.0"')
+        assert get_report(apply_rules(wrapped.eval(), Rules(rules), modules=MODULES)).renewed_keys == ()
+
+
 def test_the_report_tells_it() -> None:
     report: Any = get_report(apply_rules(Net(), Rules('wrap "fc" with LoRA(rank=1)')))
     assert "moved keys of the state_dict: 2\n  fc.weight -> fc.base_layer.weight" in str(report)

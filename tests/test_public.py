@@ -34,13 +34,14 @@ def test_no_public_name_hides_a_module() -> None:
     [
         ("import rewrite", ("torch", "torchvision", "lark", "networkx", "rich", "numpy", "safetensors")),
         ("import rewrite.cli", ("torch", "torchvision", "lark", "networkx", "rich", "numpy", "safetensors")),
+        ("from rewrite import migrate, migrate_optimizer", ("torch", "torchvision", "networkx", "rich", "numpy")),
         ("from rewrite import apply_rules, check_rules, Rules", ("torch", "torchvision", "networkx", "rich", "numpy")),
         (
             "from rewrite import check_rules, Rules; check_rules(Rules('after ReLU: insert Dropout(0.1)'))",
             ("torch", "torchvision", "networkx", "rich", "numpy"),
         ),
     ],
-    ids=["import", "command line", "names", "check"],
+    ids=["import", "command line", "migration", "names", "check"],
 )
 def test_nothing_heavy_is_loaded(code: str, heavy: tuple[str, ...]) -> None:
     probe = f"{code}; import sys; print(*[name for name in {heavy!r} if name in sys.modules])"

@@ -89,6 +89,7 @@ def test_the_json_form_is_json_and_complete():
         "new_keys",
         "moved_keys",
         "resized_keys",
+        "renewed_keys",
         "output",
         "warnings",
         "runs",
