@@ -350,7 +350,8 @@ def _parameters(number: Number, network: Network) -> Rule:
     text, action, names = choose(number, texts)
 
     def sites(found: Sequence[Call]) -> list[Call]:
-        return [call for call in Selector(names).chosen(found) if call.is_module]
+        chosen = [call for call in Selector(names).chosen(found) if call.is_module]
+        return [call for call in chosen if action != "reset" or call.operation in WEIGHTED]
 
     return Rule(text, action, sites, preserves=action == "freeze")
 
