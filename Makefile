@@ -26,7 +26,7 @@ test: $(VENV)/.installed-test ## The whole check: lint, format, types, tests; wh
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not long"
 
 .PHONY: test-long
-test-long: $(VENV)/.installed-test ## The tests that take minutes: 1,000 random networks and rules
+test-long: $(VENV)/.installed-test ## The tests that take minutes: 10,000 random networks and rules
 	$(BIN)/python -m pytest -n $(WORKERS) -m long
 
 .PHONY: bench

@@ -297,6 +297,31 @@ class Misses:
             )
         return found
 
+    def akin(self, selector: Selector) -> list[Diagnostic]:
+        """A warning for each operation that may be meant along with a named one and is another (`SeparableConv2d`)."""
+        there = {node.operation for node in self.graph.nodes}
+        akin = [operation for operation in OPERATIONS.values() if operation.akin and operation.name in there]
+        found = []
+        named = {unit.base.operation for unit in selector.alternatives if isinstance(unit.base, Kind)}
+        for unit in selector.alternatives:
+            if not isinstance(unit.base, Kind) or unit.base.operation is None or unit.base.dotted:
+                continue
+            for operation in akin:
+                if operation.akin != unit.base.operation or operation.name in named:
+                    continue
+                other = replace(unit, base=Kind(operation.name, operation=operation.name), pick=None)
+                left = len(self._that_pass(selector, unit, other))
+                if left:
+                    found.append(
+                        Diagnostic(
+                            "RW405",
+                            f"`{operation.name}` is no `{unit.base.text}`, and {left} of them are left out",
+                            unit.span,
+                            help=f"`{unit.base.text} | {operation.name}` means both; if not: `except {operation.name}`",
+                        )
+                    )
+        return found
+
     def _that_pass(self, selector: Selector, unit: Unit, every: Unit) -> list[Node]:
         """The calls that `every` would choose in the place of a unit, as far as its tests can be asked."""
         if not selector.is_single:

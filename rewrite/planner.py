@@ -190,6 +190,7 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
     if not matcher.layers_only(clause):
         selectors = (clause.selector, *([clause.second] if clause.second is not None else []))
         warnings += [warning for selector in selectors for warning in misses.other_spellings(selector)]
+        warnings += [warning for selector in selectors for warning in misses.akin(selector)]
     changes = _one_per_cause([*desk.shape_changes, *(other[1].shape_changes if other is not None else ())])
     for made in edits:
         _check_certain(made, clause)

@@ -282,7 +282,11 @@ def _parameters(draw: Draw, network: Network) -> Rule:
     if "Norm" in name:
         texts.append((f"at {name}: set self.eps=1e-3", "set", (name,)))
     text, action, names = draw(st.sampled_from(texts))
-    return Rule(text, action, Selector(names).chosen, preserves=action == "freeze")
+
+    def sites(found: Sequence[Call]) -> list[Call]:
+        return [call for call in Selector(names).chosen(found) if call.is_module]
+
+    return Rule(text, action, sites, preserves=action == "freeze")
 
 
 KINDS = {

@@ -126,7 +126,7 @@ def test_a_family(run):
 def test_families(run):
     code, out, _ = run("ops", "--families")
     assert code == 0
-    assert out.startswith("conv (6)          Conv1d, Conv2d, Conv3d")
+    assert out.startswith("conv (8)          Conv1d, Conv2d, Conv3d")
     form = json.loads(run("ops", "--families", "--json")[1])
     assert form["families"]["linear"] == ["Linear", "Bilinear"]
     assert run("ops", "norm", "--families")[0] == 2

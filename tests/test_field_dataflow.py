@@ -22,6 +22,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ from field import assert_same, conv, image, refused, report_of, rewritten, sites
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rewrite import Rules, apply_rules
+from rewrite import PlanError, Rules, SiteError, apply_rules
+from rewrite.backends import backend_for
 from rewrite.backends.torch.recipes import recipe_of
 
 
@@ -321,6 +324,57 @@ def test_outputs_of_the_kind_that_transformers_has() -> None:
     assert isinstance(result(x, return_dict=False), tuple)
 
 
+class Reader(nn.Module):
+    """Goes on with the fields of what its child returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = Nested("dataclass"), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = self.inner(x)
+        return F.relu(self.out(answer.logits)) + answer.hidden[0]
+
+
+def test_values_are_followed_through_the_fields_of_a_dataclass() -> None:
+    model, x = Reader().eval(), torch.randn(3, 4)
+    h = model.inner.a(x)
+    relu = F.relu(model.out(model.inner.b(h)))
+    result = rewritten(model, "between Linear and add: insert Tanh")
+    assert torch.equal(result(x), relu + h.tanh())
+    result = rewritten(model, "after Linear where has_next(Linear) and has_next(add): insert Tanh")
+    assert sites(result) == ["inner.a"]
+    result = apply_rules(model, Rules("after ReLU: insert Tanh"), example_inputs=x)
+    assert torch.equal(result(x), relu.tanh() + h)
+    for twin in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        assert torch.equal(twin(x), result(x))
+        assert type(twin.inner(x)) is Answer
+
+
+@dataclass
+class Shifted:
+    value: Tensor
+
+    def __post_init__(self) -> None:
+        self.value = self.value + 1
+
+
+class Shifting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Shifted:
+        return Shifted(F.relu(self.fc(x)))
+
+
+def test_a_dataclass_whose_constructor_computes_is_not_made_twice() -> None:
+    model, x = Shifting().eval(), torch.randn(3, 4)
+    result = rewritten(model, "after Linear: insert Tanh")
+    assert torch.equal(result(x).value, F.relu(model.fc(x).tanh()) + 1)
+    assert "returns a" in " ".join(backend_for(model).read(model).graph.opaque.values())
+
+
 class Excite(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -497,3 +551,35 @@ def test_a_forward_that_yields() -> None:
     one, two = result(x)
     assert torch.equal(one, t)
     assert torch.equal(two, model.b(t).tanh())
+
+
+class Bare(nn.Module):
+    """Weights of its own, given to functions; an output in a record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(6, 3, 3, 3))
+        self.table = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x: Tensor) -> Answer:
+        x = F.conv2d(x, self.kernel, padding=1)
+        return Answer(F.linear(x.mean((2, 3)), self.table), [x])
+
+
+def test_a_layer_in_the_place_of_a_function_makes_as_many_values() -> None:
+    model, x = Bare().eval(), torch.randn(2, 3, 8, 8)
+    result = apply_rules(model, Rules("replace F.linear with Linear(bias=false)"), example_inputs=x)
+    assert result(x).logits.shape == (2, 4)
+    rule = Rules("replace F.conv2d with Conv2d(kernel_size=3)")
+    assert apply_rules(model, rule, example_inputs=x)(x).hidden[0].shape == (2, 6, 8, 8)
+
+
+def test_another_number_of_values_is_seen_in_a_record_and_is_never_taken_for_granted() -> None:
+    model, x = Bare().eval(), torch.randn(2, 3, 8, 8)
+    rule = Rules("replace F.linear with Linear(in_features=6, out_features=7)")
+    with pytest.raises(PlanError, match=r"(?s)RW311.*it was \(2, 4\) float32, \(2, 6, 8, 8\) float32"):
+        apply_rules(model, rule, example_inputs=x)
+    with pytest.raises(PlanError, match="RW310"):
+        apply_rules(model, rule)
+    with pytest.raises(SiteError, match=r"RW202.*out_features"):
+        apply_rules(model, Rules("replace F.linear with Linear(in_features=6)"))

@@ -11,7 +11,7 @@ import torch
 import zoo
 from torch import Tensor, nn
 
-from rewrite import probe
+from rewrite import Rules, apply_rules, probe
 from rewrite.cli import main
 
 VISION = ("resnet18", "vit_b_16", "r3d_18", "raft_small", "inception_v3", "ssdlite320_mobilenet_v3_large")
@@ -148,3 +148,28 @@ class TestCommand:
         torch.save(nn.Sequential(nn.Bilinear(2, 2, 2), nn.ReLU()), path)
         assert main(["plan", "-e", "after ReLU: insert Dropout(0.1)", str(path), "--probe"]) == 0
         assert "note: no inputs were found that the model takes" in capsys.readouterr().err
+
+
+class Windowed(nn.Module):
+    """Calls a function that changes the list it is given, and that a graph holds as one call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * fitted([9, 2], x)[0]
+
+
+@torch.fx.wrap
+def fitted(sizes: list[int], x: Tensor) -> list[int]:
+    for axis, size in enumerate(x.shape):
+        if sizes[axis] > size:
+            sizes[axis] = size
+    return sizes
+
+
+def test_an_example_runs_through_functions_that_change_their_lists() -> None:
+    model, x = Windowed(), torch.ones(2, 8)
+    result = apply_rules(model, Rules("after Linear: insert Identity"), example_inputs=x)
+    assert torch.equal(result(x), model(x))

@@ -76,6 +76,17 @@ def test_tied_weights_stay_tied() -> None:
         assert result.head.weight is result.embed.weight, text
 
 
+@pytest.mark.parametrize("text", ["reset Linear", "reset Linear with normal(std=0.1)", "freeze Linear\nreset Linear"])
+def test_a_tie_between_two_that_are_drawn_anew(text: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = apply_rules(model, Rules(text))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()), "the given one is changed"
+    assert result[0].weight is result[1].weight
+    assert not torch.equal(result[0].weight, before["0.weight"])
+
+
 def test_a_frozen_tie_is_frozen_on_both_sides() -> None:
     result = apply_rules(MODELS["tied_weights"].build(), Rules("freeze Embedding"))
     assert not result.head.weight.requires_grad

@@ -263,7 +263,8 @@ class Replace:
                 made[0].keywords
             )
             free = {"bias", "eps", "momentum", "affine", "p", "inplace", "padding_mode", "num_embeddings"}
-            if all(node.attributes.get(k, v) == v or k in free for k, v in given.items()):
+            same_as = node.attributes
+            if all(k in free or k in old.reads or (k in same_as and same_as[k] == v) for k, v in given.items()):
                 return
         before = (
             desk.inference.behind(node) if node.linked else desk.inference.type_of(desk.inference.main_output(node))
@@ -286,7 +287,7 @@ class Replace:
                 rest = ", _" * ((before.rank or 4) - 2) if axis == 1 else ""
                 _note(site, made, f"the {size} from {was}", f"{now}", desk, self.span, f"(_, {now}{rest})")
                 return
-            kept = kept and (was is None or was == now)
+            kept = kept and (axis == 1 or was == now)
         if not kept:
             _note(
                 site, made, "the shape of its output from one that is not known", "one that may differ", desk, self.span

@@ -186,11 +186,20 @@ class Desk:
             kinds = (row.name, *row.by_rank.values()) if row is not None else ()
             alike = [node for node in replaced if node.operation in kinds]
             alone = len(alike) == 1 == sum(other.operation == spec.operation for other in specs)
-            new = self._layer(spec, site, incoming, alike[0].attributes if alone else None, number)
+            new = self._layer(spec, site, incoming, self._inherited(alike[0]) if alone else None, number)
             made.append(new)
             site.inferred.update(new.inferred)
             incoming = _behind(new, incoming)
         return made
+
+    def _inherited(self, node: Node) -> Mapping[str, object]:
+        """The arguments of a call that a layer in its place takes over; a function's weights are not among them."""
+        row = OPERATIONS[node.operation or ""]
+        if node.layer is not None or not row.writes:
+            return node.attributes
+        made = self.inference.behind(node, tuple(row.writes.values()))
+        sizes = {argument: size for argument, axis in row.writes.items() if (size := made.size(axis)) is not None}
+        return {**sizes, **node.attributes}
 
     def _layer(
         self, spec: LayerSpec, site: Site, incoming: TensorType, inherit: Mapping[str, object] | None, number: int
@@ -219,7 +228,11 @@ class Desk:
                 if size is None:
                     raise self._cannot_infer(operation, name, site, incoming, spec.span)
                 keywords[name] = given[name] = inferred[name] = size
-            elif name in operation.defaults and operation.defaults[name] in given:
+            elif (
+                name in operation.defaults
+                and operation.defaults[name] in given
+                and (inherit is None or name not in operation.writes)
+            ):
                 keywords[name] = given[name] = inferred[name] = given[operation.defaults[name]]
             else:
                 raise Diagnostic(

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     output = check_output(options.output, force=options.force)
     check_first(options.rules, options)
     from rewrite.engine import apply_with_report
-    from rewrite.saved import read_model, write_model
+    from rewrite.saved import notes_on, read_model, write_model
 
     progress(f"reading {options.model}")
     model = read_model(options.model, allow=options.allow, seed=options.seed)
@@ -60,11 +60,15 @@ def run(options: argparse.Namespace) -> int:
     progress(f"writing {options.output}")
     unchecked = write_model(changed, output, allow=options.allow)
     if options.json:
-        written = {"path": options.output, "form": output.form, "unchecked": unchecked}
+        written: dict[str, object] = {"path": options.output, "form": output.form, "unchecked": unchecked}
+        if notes := notes_on(changed):
+            written["notes"] = notes
         say_json("apply", {"report": report.as_json(), "written": written})
         return 0
     print_report(report)
     if unchecked:
         talk(f"note: `{options.output}` was not checked by reading it back: {unchecked}")
+    for note in notes_on(changed):
+        talk(f"note: {note}")
     say(f"written: {options.output} ({output.form})")
     return 0

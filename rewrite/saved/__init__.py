@@ -14,7 +14,7 @@ from rewrite.errors import Diagnostic
 if TYPE_CHECKING:
     from rewrite.saved.output import Output
 
-__all__ = ["read_model", "write_model"]
+__all__ = ["notes_on", "read_model", "write_model"]
 
 
 def read_model(spec: str, *, allow: Sequence[str] = (), seed: int = 0) -> Any:
@@ -81,6 +81,17 @@ def write_model(model: Any, output: Output, *, allow: Sequence[str] = ()) -> str
     from rewrite.saved.whole_module import write_whole_module
 
     return output.write(lambda path: write_whole_module(model, path, allow=allow))
+
+
+def notes_on(model: Any) -> list[str]:
+    """What of a model other programs do not find in its file."""
+    from rewrite.backends import backend_for
+
+    if backend_for(model).name != "keras":
+        return []
+    from rewrite.saved.keras_file import renamed_outputs
+
+    return [note for note in (renamed_outputs(model),) if note]
 
 
 def unreadable(message: str, *notes: str, help: str = "") -> Diagnostic:

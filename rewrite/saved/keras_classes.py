@@ -54,7 +54,10 @@ ALLOWED: frozenset[str] = frozenset(
         "keras.src.models.functional.Functional",
         "keras.src.models.sequential.Sequential",
         "keras.src.models.model.Model",
-        "rewrite.backends.keras.own_layers.Tap",
+        *(
+            f"rewrite.backends.keras.own_layers.{name}"
+            for name in ("FunctionLayer", "HalfFrozenBatchNormalization", "LoRA", "Tap")
+        ),
     ]
 )
 """module and class, as the configuration has them"""

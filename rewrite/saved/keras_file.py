@@ -1,5 +1,8 @@
 """`.keras` files: a zip of a configuration in JSON, and weights in HDF5.
 
+What Keras keeps of a model in memory and not in a file (the names of its outputs) and what rewrite knows of it (the
+rules that were applied) stands in the metadata of the file under a key of ours, which Keras passes over.
+
 The configuration decides what is imported and called when Keras loads the file, so it is read here first, by a JSON
 parser and nothing else: every class that it names must be on a list. Only then is Keras imported, and it is handed a
 private copy that holds what was checked, no byte more.
@@ -7,8 +10,10 @@ private copy that holds what was checked, no byte more.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -29,6 +34,12 @@ _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5
 _MEMBERS = frozenset([_CONFIG, _METADATA, _WEIGHTS])
 _MOST_TEXT = 64 << 20
 """bytes of a configuration"""
+_MOST_LAYERS = 20_000
+"""layers and operations that a configuration may hold, each of which is built"""
+_SLACK = 1 << 16
+"""numbers of weights that a layer makes and keeps out of the file"""
+_OURS = "rewrite"
+"""key of the metadata"""
 _MOST_RATIO = 100
 """how many bytes one byte of the archive may become"""
 _MOST_SIZE = 1 << 31
@@ -48,7 +59,8 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
     """
     config, metadata, weights = _contents(path)
     custom = _check(path, config, frozenset(allow))
-    _check_weights(path, weights)
+    ours = _ours(path, metadata)
+    held = _check_weights(path, weights)
     os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is imported
     try:
         import keras
@@ -56,13 +68,14 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
         raise unreadable(
             f"`{path}` is a Keras model, and Keras is missing", help="pip install keras"
         ).error() from error
+    from rewrite.backends.keras.depth import room_for
     from rewrite.saved.allowed import user_class
 
     classes: dict[str, Any] = {}
     for name in sorted(custom):
         found = user_class(name)
         classes[name.rpartition(".")[2]] = found
-    if any("own_layers.Tap" in text for text in _named(config)):
+    if any(".own_layers." in text for text in _named(config)):
         import rewrite.backends.keras.own_layers  # noqa: F401  (registers its class)
     folder = tempfile.mkdtemp()
     try:
@@ -71,12 +84,60 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
             archive.writestr(_CONFIG, json.dumps({k: v for k, v in config.items() if k != "compile_config"}))
             archive.writestr(_METADATA, json.dumps(metadata))
             archive.writestr(_WEIGHTS, weights)
-        model: keras.Model = keras.saving.load_model(copy, custom_objects=classes, compile=False, safe_mode=True)
+        with _at_most(held, path), room_for(_MOST_LAYERS):
+            model: keras.Model = keras.saving.load_model(copy, custom_objects=classes, compile=False, safe_mode=True)
+    except RewriteError:
+        raise
     except Exception as error:  # Keras has many, for one thing: the file does not hold what it says
         raise damaged(path, reason(error)).error() from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    _remember(model, ours)
     return model
+
+
+def _remember(model: keras.Model, ours: Mapping[str, list[str]]) -> None:
+    from rewrite.backends import backend_for
+
+    backend_for(model).set_history(model, tuple(ours["history"]))
+    names = ours["output_names"]
+    if names and len(names) == len(getattr(model, "output_names", ())):
+        model.output_names = names
+
+
+@contextlib.contextmanager
+def _at_most(numbers: int, path: str) -> Iterator[None]:
+    """Lets layers make no more weights than the file holds numbers for: none is made in vain, none fills the memory.
+
+    Raises:
+        SafetyError: RW504, before the memory for it is asked for.
+
+    """
+    import keras
+
+    left = numbers + _SLACK
+    original = keras.Layer.add_weight
+
+    def add_weight(layer: Any, shape: Any = None, *args: Any, **options: Any) -> Any:
+        nonlocal left
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape or ())
+        left -= math.prod(int(size) for size in sizes if size is not None)
+        if left < 0:
+            text = f"a weight of its layer `{layer.name}` has the shape {sizes}; it holds {numbers:,} numbers in all"
+            refusals.append(damaged(path, text).error())
+            raise refusals[0]
+        return original(layer, shape, *args, **options)
+
+    refusals: list[RewriteError] = []
+    keras.Layer.add_weight = add_weight
+    try:
+        yield
+    except Exception:
+        if refusals:  # on its way here Keras may have made another exception of it
+            raise refusals[0] from None
+        raise
+    finally:
+        keras.Layer.add_weight = original
 
 
 def write_keras(model: keras.Model, path: str, *, allow: Sequence[str] = ()) -> str:
@@ -93,6 +154,7 @@ def write_keras(model: keras.Model, path: str, *, allow: Sequence[str] = ()) -> 
     try:
         copy = os.path.join(folder, "model.keras")
         model.save(copy)
+        _add_ours(model, copy)
         shutil.copyfile(copy, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,6 +167,50 @@ def write_keras(model: keras.Model, path: str, *, allow: Sequence[str] = ()) -> 
     if not _alike(model, again):
         raise damaged(path, "what was read back differs from what was written").error()
     return ""
+
+
+def renamed_outputs(model: keras.Model) -> str:
+    """What Keras calls the outputs of a model once it has loaded it from a file, where that differs; else empty."""
+    names = list(getattr(model, "output_names", ()))
+    theirs = [tensor._keras_history.operation.name for tensor in model.outputs] if names else []
+    if names == theirs:
+        return ""
+    pairs = ", ".join(f"`{name}` is `{other}`" for name, other in zip(names, theirs, strict=True) if name != other)
+    return (
+        f"where Keras loads the file, an output has the name of its last layer: {pairs}; losses by name need "
+        f"`model.output_names = {names}` in front of `compile` (rewrite does so itself)"
+    )
+
+
+def _add_ours(model: keras.Model, path: str) -> None:
+    """Writes what Keras leaves out into the metadata of a file of ours."""
+    from rewrite.backends import backend_for
+
+    history = list(backend_for(model).history(model))
+    ours = {"history": history, "output_names": list(getattr(model, "output_names", ()))}
+    whole = f"{path}.whole"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(whole, "w") as new:
+        for member in old.infolist():
+            if member.filename == _METADATA:
+                new.writestr(member, json.dumps({**json.loads(old.read(member)), _OURS: ours}))
+                continue
+            with old.open(member) as source, new.open(member, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target)
+    os.replace(whole, path)
+
+
+def _ours(path: str, metadata: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What an earlier `rewrite apply` wrote down, as far as it is what that writes."""
+    found = metadata.get(_OURS, {})
+    if not isinstance(found, dict):
+        raise damaged(path, "its metadata is not as it was written").error()
+    ours = {key: found.get(key, []) for key in ("history", "output_names")}
+    for texts in ours.values():
+        if not isinstance(texts, list) or len(texts) > 10_000:
+            raise damaged(path, "its metadata is not as it was written").error()
+        if not all(isinstance(text, str) and len(text) <= 200 and text.isprintable() for text in texts):
+            raise damaged(path, "its metadata is not as it was written").error()
+    return ours
 
 
 def _alike(model: keras.Model, again: keras.Model) -> bool:
@@ -201,12 +307,16 @@ def _check(path: str, config: Mapping[str, Any], allow: frozenset[str]) -> set[s
     """
     custom: set[str] = set()
     kept = {key: value for key, value in config.items() if key != "compile_config"}
+    number = 0
     for place, item in _walk(kept):
         if isinstance(item, int) and abs(item) > _MOST_SIZE and not place.endswith(".shared_object_id"):
             raise damaged(path, f"`{place}` of its configuration is {item:,}").error()
         if not isinstance(item, dict) or not {"class_name", "module", "registered_name"} & item.keys():
             continue
         name = _class_of(item)
+        number += name.startswith(("keras.layers.", "keras.src.ops."))
+        if number > _MOST_LAYERS:
+            raise damaged(path, f"its configuration has more than {_MOST_LAYERS:,} layers").error()
         if name in ALLOWED or (name in MARKERS and not item.get("module")):
             continue
         if name in allow:
@@ -233,16 +343,21 @@ def _refused(path: str, name: str, place: str, item: Mapping[str, Any]) -> Excep
 # ---- the weights
 
 
-def _check_weights(path: str, weights: bytes) -> None:
-    """Looks through an HDF5 file for what reaches outside of it, or claims to be larger than it can be."""
+def _check_weights(path: str, weights: bytes) -> int:
+    """Looks through an HDF5 file for what reaches outside of it, or claims to be larger than it can be.
+
+    Returns:
+        How many numbers it holds.
+
+    """
     try:
         import h5py
     except ImportError:  # Keras brings it: without it there is no Keras either
-        return
-    total = 0
+        return 0
+    total = numbers = 0
 
     def visit(group: Any) -> None:
-        nonlocal total
+        nonlocal total, numbers
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
@@ -253,6 +368,7 @@ def _check_weights(path: str, weights: bytes) -> None:
                 continue
             if item.external or item.is_virtual:
                 raise damaged(path, f"`{name}` of its weights lies in another file").error()
+            numbers += item.size
             total += item.size * item.dtype.itemsize
             if total > _MOST_RATIO * len(weights) + (1 << 20):
                 raise damaged(path, f"`{name}` of its weights is larger than the file can hold").error()
@@ -264,3 +380,4 @@ def _check_weights(path: str, weights: bytes) -> None:
         raise
     except Exception as error:
         raise damaged(path, reason(error)).error() from error
+    return numbers

@@ -11,6 +11,7 @@ _TRANSPOSED = (
     "in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, dilation=1, "
     "padding_mode='zeros'"
 )
+_SEPARABLE = "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, depth_multiplier=1, bias=True"
 _CONV_CALL = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1"
 _TRANSPOSED_CALL = "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1"
 _READS = {"in_channels": 1}
@@ -92,5 +93,26 @@ CONVOLUTIONS = (
             "torch.nn.functional.conv_transpose3d": _TRANSPOSED_CALL,
             "torch.conv_transpose3d": _TRANSPOSED_CALL,
         },
+    ),
+    # Layers of Keras: a convolution of each channel, and one across the channels behind it, in one.
+    Operation(
+        "SeparableConv1d",
+        family="conv",
+        signature=_SEPARABLE,
+        reads=_READS,
+        writes=_WRITES,
+        defaults=_DEFAULTS,
+        rank=3,
+        akin="Conv1d",
+    ),
+    Operation(
+        "SeparableConv2d",
+        family="conv",
+        signature=_SEPARABLE,
+        reads=_READS,
+        writes=_WRITES,
+        defaults=_DEFAULTS,
+        rank=4,
+        akin="Conv2d",
     ),
 )

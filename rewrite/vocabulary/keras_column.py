@@ -31,19 +31,31 @@ def _layer(
     call: tuple[str, ...] = (),
     functions: tuple[str, ...] = (),
     activations: tuple[str, ...] = (),
+    values: Mapping[str, object] | None = None,
 ) -> KerasSpelling:
     return KerasSpelling(
         classes=tuple(f"keras.layers.{name}" for name in classes),
         functions=tuple(f"keras.ops.{name}" for name in functions),
         activations=activations,
         names=names or {},
+        values=values or {},
         arguments=call,
     )
 
 
-def _activation(*names: str, layer: str = "", attributes: Mapping[str, str] | None = None) -> KerasSpelling:
+def _activation(
+    *names: str,
+    layer: str = "",
+    attributes: Mapping[str, str] | None = None,
+    values: Mapping[str, object] | None = None,
+) -> KerasSpelling:
     """An activation: its names among `keras.activations`, which are those among `keras.ops` as well."""
-    return _layer(*([layer] if layer else []), names=attributes, functions=names, activations=names)
+    return _layer(*([layer] if layer else []), names=attributes, functions=names, activations=names, values=values)
+
+
+def _own(name: str) -> KerasSpelling:
+    """A layer of ours."""
+    return KerasSpelling(classes=(f"rewrite.backends.keras.own_layers.{name}",))
 
 
 KERAS: Mapping[str, KerasSpelling] = {
@@ -53,6 +65,8 @@ KERAS: Mapping[str, KerasSpelling] = {
     "ConvTranspose1d": _layer("Conv1DTranspose", names=_CONV, call=_CONV_CALL),
     "ConvTranspose2d": _layer("Conv2DTranspose", names=_CONV, call=_CONV_CALL),
     "ConvTranspose3d": _layer("Conv3DTranspose", names=_CONV, call=_CONV_CALL),
+    "SeparableConv1d": _layer("SeparableConv1D", names=_CONV, call=_CONV_CALL),
+    "SeparableConv2d": _layer("SeparableConv2D", names=_CONV, call=_CONV_CALL),
     "Linear": _layer("Dense", names={"out_features": "units", "bias": "use_bias"}, call=("units",)),
     "Identity": _layer("Identity", activations=("linear",)),
     "BatchNorm": _layer("BatchNormalization", names=_NORM),
@@ -69,22 +83,22 @@ KERAS: Mapping[str, KerasSpelling] = {
     "ELU": _activation("elu", layer="ELU"),
     "SELU": _activation("selu"),
     "CELU": _activation("celu"),
-    "GELU": _activation("gelu"),
+    "GELU": _activation("gelu", values={"none": False, "tanh": True}),
     "SiLU": _activation("silu", "swish"),
     "Mish": _activation("mish"),
     "Hardswish": _activation("hard_silu", "hard_swish"),
     "Hardsigmoid": _activation("hard_sigmoid"),
     "Hardtanh": _activation("hard_tanh"),
-    "Hardshrink": _activation("hard_shrink"),
+    "Hardshrink": _activation("hard_shrink", attributes={"lambd": "threshold"}),
     "Sigmoid": _activation("sigmoid"),
     "LogSigmoid": _activation("log_sigmoid"),
     "Tanh": _activation("tanh"),
     "Tanhshrink": _activation("tanh_shrink"),
     "Softplus": _activation("softplus"),
-    "Softshrink": _activation("soft_shrink"),
+    "Softshrink": _activation("soft_shrink", attributes={"lambd": "threshold"}),
     "Softsign": _activation("softsign"),
-    "Threshold": _activation("threshold"),
-    "GLU": _activation("glu"),
+    "Threshold": _activation("threshold", attributes={"value": "default_value"}),
+    "GLU": _activation("glu", attributes={"dim": "axis"}),
     "Softmax": _activation("softmax", layer="Softmax", attributes={"dim": "axis"}),
     "LogSoftmax": _activation("log_softmax", attributes={"dim": "axis"}),
     "MaxPool1d": _layer("MaxPooling1D", names=_POOL, call=_POOL_CALL),
@@ -138,5 +152,8 @@ KERAS: Mapping[str, KerasSpelling] = {
     "unbind": _layer(functions=("unstack",)),
     "getitem": _layer(functions=("get_item",)),
     "pad": _layer(functions=("pad",)),
+    "DropPath": KerasSpelling(names={"drop_prob": "rate"}),
+    "LoRA": _own("LoRA"),
+    "Tap": _own("Tap"),
 }
 """name of a row -> how Keras spells it"""

@@ -52,6 +52,8 @@ class KerasSpelling:
     """names among `keras.activations`, the one that a new layer uses first"""
     names: Mapping[str, str] = field(default_factory=dict)
     """argument of the row -> what Keras calls it, where that differs (`out_channels` -> `filters`)"""
+    values: Mapping[str, object] = field(default_factory=dict)
+    """word that an argument of the row may be -> what Keras' argument is then"""
     arguments: tuple[str, ...] = ()
     """the first parameters of the class, by Keras' names: arguments without a name in its spelling are these"""
 
@@ -97,6 +99,8 @@ class Operation:
     """PyTorch: dotted name of the module class"""
     also: tuple[str, ...] = ()
     """PyTorch: dotted names of classes elsewhere that do the same; their attributes may have other names"""
+    akin: str | None = None
+    """the operation that a rule may mean as well as this one, and does not: whoever names it is told of this one"""
     by_rank: Mapping[int, str] = field(default_factory=dict)
     """number of axes of the input -> the operation that is meant, for a name that leaves that open (`BatchNorm`); no
     call is of such an operation itself"""

@@ -176,12 +176,12 @@ POOLING = (
         functions={"torch.nn.functional.lp_pool3d": f"input, {_LP}"},
     ),
     # One number for each channel, and no axes behind it: layers of Keras, which PyTorch writes in two steps.
-    Operation("GlobalAvgPool1d", family="pool", rank=3),
-    Operation("GlobalAvgPool2d", family="pool", rank=4),
-    Operation("GlobalAvgPool3d", family="pool", rank=5),
-    Operation("GlobalMaxPool1d", family="pool", rank=3),
-    Operation("GlobalMaxPool2d", family="pool", rank=4),
-    Operation("GlobalMaxPool3d", family="pool", rank=5),
+    Operation("GlobalAvgPool1d", family="pool", signature="", rank=3),
+    Operation("GlobalAvgPool2d", family="pool", signature="", rank=4),
+    Operation("GlobalAvgPool3d", family="pool", signature="", rank=5),
+    Operation("GlobalMaxPool1d", family="pool", signature="", rank=3),
+    Operation("GlobalMaxPool2d", family="pool", signature="", rank=4),
+    Operation("GlobalMaxPool3d", family="pool", signature="", rank=5),
     # An unpooling undoes a pooling, it is none: `replace pool with ...` must not reach it.
     Operation(
         "MaxUnpool1d",

@@ -6,8 +6,11 @@ from typing import Any
 
 import keras
 
-from rewrite.backends.keras.layers import cannot, padding_for
-from rewrite.backends.keras.spellings import layer_operation
+from rewrite.backends.keras.layers import Builder
+from rewrite.backends.keras.makers import MAKERS, Place, activation, is_activation, padding_for
+from rewrite.backends.keras.own_layers import FunctionLayer
+from rewrite.backends.keras.refusal import cannot
+from rewrite.backends.keras.spellings import function_operation, layer_operation
 from rewrite.edit import NewLayer
 from rewrite.source import Span
 from rewrite.vocabulary import OPERATIONS
@@ -20,8 +23,6 @@ def changed_config(layer: keras.Layer, config: dict[str, Any], name: str, value:
         PlanError: a layer of Keras cannot have it (RW320).
 
     """
-    if name == "activation":
-        return {**config, "activation": activation_for(value)}
     operation = layer_operation(layer, None, -1)[0]
     row = OPERATIONS.get(operation or "")
     theirs = row.keras.names.get(name, name) if row is not None and row.keras is not None else name
@@ -33,7 +34,18 @@ def changed_config(layer: keras.Layer, config: dict[str, Any], name: str, value:
     if name == "padding" and row is not None and row.family in ("conv", "pool"):
         kernel = _tuple(config["pool_size" if row.family == "pool" else "kernel_size"])
         stride, dilation = _tuple(config.get("strides")), _tuple(config.get("dilation_rate", 1))
-        return {**config, "padding": padding_for(value, kernel, stride, dilation, span)}
+        padding = padding_for(value, kernel, stride, dilation)
+        if padding is None:
+            raise cannot(
+                f"padding {value!r} with a kernel of {kernel!r} and a stride of {stride!r} is neither `valid` nor "
+                "`same`",
+                span,
+                "a convolution or pooling of Keras pads in one of these ways",
+                help='insert a `ZeroPad2d` in front of it, or write `padding="same"`',
+            )
+        return {**config, "padding": padding}
+    if isinstance(layer, FunctionLayer):
+        return {**config, "arguments": {**config["arguments"], theirs: value}}
     if theirs not in config:
         raise cannot(f"`{name}` of `{layer.name}` cannot be set in a Keras model", span)
     return {**config, theirs: value}
@@ -43,21 +55,37 @@ def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def activation_for(value: object) -> str:
-    """The name of the activation that a `set` asks for.
+def changed_call(operation: Any, config: dict[str, Any], name: str, value: object, span: Span | None) -> Any:
+    """The same for an operation of `keras.ops`, by its own arguments."""
+    row = function_operation(operation)
+    own = row.keras.names if row is not None and row.keras is not None else {}
+    theirs = own.get(name, name)
+    theirs = "axis" if theirs == "dim" and "axis" in config else theirs
+    if theirs not in config:
+        raise cannot(f"`{name}` of `keras.ops.{operation.name}` cannot be set in a Keras model", span)
+    return {**config, theirs: value}
+
+
+def activation_for(value: object, builder: Builder) -> Any:
+    """What a layer takes for the activation that a `set` asks for: a name, or a layer where it has arguments.
 
     Raises:
-        PlanError: Keras has none by this name (RW320).
+        PlanError: Keras has none like it (RW320).
 
     """
     if value is None:
         return "linear"
     assert isinstance(value, NewLayer), "an activation is a layer or none"
     row = OPERATIONS[value.operation or ""]
-    if row.keras is None or not row.keras.activations or value.arguments or value.keywords:
+    if not is_activation(row):
         raise cannot(
             f"`{value}` is no activation that a layer of Keras can carry",
             value.span,
             help=f"insert it as a layer: `insert {value}`",
         )
-    return row.keras.activations[0]
+    given = builder.arguments(value)
+    made = activation(row, given, value.span)
+    if not isinstance(made, FunctionLayer):
+        return keras.activations.serialize(made.activation)
+    # A layer of Keras' own needs nothing of ours when it is loaded.
+    return MAKERS[row.name](given, Place(-1, 0), value.span) if row.name in MAKERS else made

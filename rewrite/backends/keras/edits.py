@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from rewrite.backends.keras.layers import cannot
+from rewrite.backends.keras.refusal import cannot
 from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update
 from rewrite.graph import Layer, Node
 
@@ -43,6 +43,8 @@ class Edits:
     layers: dict[str, tuple[int, Replace]] = field(default_factory=dict)
     """path of a layer -> what comes in its place, for all its calls"""
     updates: dict[str, list[Update]] = field(default_factory=dict)
+    calls_updated: dict[Place, list[Update]] = field(default_factory=dict)
+    """call of a function -> what changes about its arguments"""
     parted: set[str] = field(default_factory=set)
     """paths of layers whose own activation becomes a layer behind them"""
     folds: set[str] = field(default_factory=set)
@@ -148,7 +150,15 @@ def _replace(found: Edits, number: int, edit: Replace) -> None:
 def _update(found: Edits, edit: Update) -> None:
     target = edit.target
     if isinstance(target, Node):
-        raise cannot(f"an argument of `{target.name}` ({target.spelling}) cannot be set in a Keras model", edit.span)
+        _check_in_graph(target)
+        if target.local.endswith(ACTIVATION):
+            raise cannot(
+                f"`{target.name}` ({target.spelling}) is applied by its layer, which names it and no arguments",
+                edit.span,
+                help=f"set it as a whole: `set self.activation = {target.operation}(...)` at the layer",
+            )
+        found.calls_updated.setdefault(_place(target), []).append(edit)
+        return
     found.updates.setdefault(target.path, []).append(edit)
     if edit.changes.keys() & {"fold", "fold_ahead"}:
         found.folds.add(target.path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from rewrite.backends.keras.layers import cannot
+from rewrite.backends.keras.refusal import cannot
 from rewrite.backends.keras.spellings import bases, fused_activation
 from rewrite.source import Span
 
@@ -28,7 +28,11 @@ def fold(old: Any, new: Any, norm: Any, ahead: bool, span: Span | None) -> None:
     kinds = {base.removeprefix("keras.layers.") for base in bases(type(old))}
     if fused_activation(old) is not None and not ahead:
         raise cannot(f"`{old.name}` applies its activation in front of `{norm.name}`", span)
-    kernel = keras.ops.convert_to_numpy(old.kernel).astype("float64")
+    separable = any(kind.startswith("Separable") for kind in kinds)
+    if separable and ahead:
+        raise cannot(f"`{norm.name}` in front of the separable `{old.name}` is not folded", span)
+    last = "pointwise_kernel" if separable else "kernel"
+    kernel = keras.ops.convert_to_numpy(getattr(old, last)).astype("float64")
     scale, shift = (array.astype("float64") for array in _affine(norm, np))
     bias = keras.ops.convert_to_numpy(old.bias).astype("float64") if old.use_bias else np.zeros(1)
     if kinds & {"DepthwiseConv1D", "DepthwiseConv2D"}:
@@ -56,8 +60,9 @@ def fold(old: Any, new: Any, norm: Any, ahead: bool, span: Span | None) -> None:
     else:
         folded = kernel * scale
         bias = bias * scale + shift
-    new.kernel.assign(folded.astype(str(old.kernel.dtype)))
-    new.bias.assign(np.broadcast_to(bias, tuple(new.bias.shape)).astype(str(old.kernel.dtype)))
+    dtype = str(getattr(old, last).dtype)
+    getattr(new, last).assign(folded.astype(dtype))
+    new.bias.assign(np.broadcast_to(bias, tuple(new.bias.shape)).astype(dtype))
 
 
 def _affine(norm: Any, np: Any) -> tuple[Any, Any]:

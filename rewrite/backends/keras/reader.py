@@ -37,7 +37,8 @@ def children_of(layer: keras.Layer) -> list[keras.Layer]:
         return list(layer.layers)
     if graph_of(layer) is not None:
         return [child for child in layer.layers if not isinstance(child, keras.layers.InputLayer)]
-    if layer_operation(layer, None, -1)[0] is not None:
+    row = OPERATIONS.get(layer_operation(layer, None, -1)[0] or "")
+    if row is not None and not row.wraps:
         return []
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
@@ -132,7 +133,7 @@ class KerasReading:
     def _layer(self, path: str, layer: keras.Layer, aliases: tuple[str, ...], stopped: bool) -> Layer:
         shape = input_shape(layer)
         children = () if path in self.leaves and path else tuple(self._paths_of(path, layer))
-        operation, attributes = (None, {}) if children else layer_operation(layer, shape, self.channels)
+        operation, attributes = layer_operation(layer, shape, self.channels)
         parts = [layer] if children else list(layer._flatten_layers())
         own = [(variable, learns and not stopped) for part in parts for variable, learns in learning(part)]
         row = OPERATIONS.get(operation or "")
@@ -144,10 +145,11 @@ class KerasReading:
             operation=operation,
             attributes=attributes,
             children=children,
+            wrapped=self.paths.get(id(getattr(layer, "base_layer", None)), "") if children else "",
             parameters=sum(_size(variable) for variable, _ in own),
             trainable=sum(_size(variable) for variable, learns in own if learns),
             statistics=statistics,
-            still=statistics and stopped,
+            still=statistics and (stopped or getattr(layer, "frozen", "") == "stats"),
             training=False,
             aliases=aliases,
             activation="activation" if fused_activation(layer) is not None else None,

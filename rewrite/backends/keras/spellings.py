@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,7 +28,7 @@ FUSED = frozenset(
         "Dense",
         "EinsumDense",
     )
-)
+) | {"rewrite.backends.keras.own_layers.LoRA"}
 """classes that apply their activation to what they have computed, last of all"""
 
 _NORM_KINDS = {2: "BatchNorm1d", 3: "BatchNorm1d", 4: "BatchNorm2d", 5: "BatchNorm3d"}
@@ -84,8 +85,22 @@ def activation_operation(function: object) -> tuple[str | None, Mapping[str, obj
     """The operation of an activation, given as a function or as a layer, and its attributes."""
     if isinstance(function, keras.Layer):
         return layer_operation(function, None, -1)
-    row = vocabulary.by_keras_activation(activation_name(function))
-    return (row.name if row is not None else None), {}
+    return _called_activation(activation_name(function), {})
+
+
+def _called_activation(name: str, arguments: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
+    """The operation of a function of `keras.activations` with these arguments, and all its attributes."""
+    row = vocabulary.by_keras_activation(name)
+    if row is None:
+        return None, {}
+    assert row.keras is not None, "it was found by it"
+    own = {theirs: key for key, theirs in row.keras.names.items()}
+    words = {value: word for word, value in row.keras.values.items()}
+    parameters = list(inspect.signature(getattr(keras.activations, name)).parameters.values())[1:]
+    given = {p.name: arguments.get(p.name, p.default) for p in parameters}
+    known = {parameter.name for parameter in row.parameters}
+    found = {own.get(key, key): value for key, value in given.items() if own.get(key, key) in known}
+    return row.name, {key: words.get(value, value) if words else value for key, value in found.items()}
 
 
 def activation_spelling(function: object) -> str:
@@ -184,7 +199,21 @@ def _padding(config: dict[str, object], rank: int) -> object:
 
 
 def _separable(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
-    return None, {}
+    found: dict[str, object] = {"padding": _padding(config, layer.rank)}
+    if layer.built:
+        found["in_channels"] = int(layer.depthwise_kernel.shape[-2])
+    return f"SeparableConv{layer.rank}d", found
+
+
+def _dropout(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
+    """One draw for each sample drops whole samples."""
+    noise = layer.noise_shape
+    whole = noise is not None and noise[0] is None and all(size == 1 for size in noise[1:])
+    return "DropPath" if whole else "Dropout", {}
+
+
+def _function(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
+    return _called_activation(layer.function, layer.arguments)
 
 
 def _dense(layer: Any, config: dict[str, object], shape: tuple[int | None, ...] | None, channels: int) -> Any:
@@ -240,6 +269,7 @@ _READERS: Mapping[str, _Read] = {
     **{f"keras.layers.Conv{rank}DTranspose": _conv for rank in (1, 2, 3)},
     "keras.layers.SeparableConv1D": _separable,
     "keras.layers.SeparableConv2D": _separable,
+    "keras.layers.Dropout": _dropout,
     "keras.layers.Dense": _dense,
     "keras.layers.BatchNormalization": _batch_norm,
     "keras.layers.LayerNormalization": _layer_norm,
@@ -247,5 +277,6 @@ _READERS: Mapping[str, _Read] = {
     "keras.layers.GroupNormalization": _group_norm,
     "keras.layers.ReLU": _relu,
     "keras.layers.Activation": _activation,
+    "rewrite.backends.keras.own_layers.FunctionLayer": _function,
     **{f"keras.layers.{kind}Pooling{rank}D": _pool for kind in ("Max", "Average") for rank in (1, 2, 3)},
 }

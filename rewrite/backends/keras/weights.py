@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from rewrite.backends.keras.folding import fold
-from rewrite.backends.keras.layers import cannot
-from rewrite.backends.keras.reader import children_of, graph_of, walk
+from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
+from rewrite.backends.keras.reader import children_of
+from rewrite.backends.keras.refusal import cannot
 from rewrite.edit import Initialiser, Update
 from rewrite.graph import Layer
 
@@ -28,14 +30,30 @@ def variables_of(layer: keras.Layer) -> list[Any]:
 
 def carry_over(old: keras.Layer, new: keras.Layer) -> None:
     """Gives a layer the numbers of another one, as far as the shapes are the same."""
+    for was, now in _alike(old, new):
+        now.assign(was)
+
+
+def _alike(old: keras.Layer, new: keras.Layer) -> Iterator[tuple[Any, Any]]:
+    """Variables of two layers that mean the same and have one shape."""
     olds, news = variables_of(old), variables_of(new)
     if len(olds) != len(news):  # a bias less, or more
         by_name = {variable.name: variable for variable in olds}
         olds = [by_name.get(variable.name) for variable in news]
     for was, now in zip(olds, news, strict=True):
-        if was is None or tuple(was.shape) != tuple(now.shape):
-            continue
-        now.assign(was)
+        if was is not None and tuple(was.shape) == tuple(now.shape):
+            yield was, now
+
+
+def origins(writer: Writer) -> dict[int, Any]:
+    """Identity of a variable of the copy -> the variable whose numbers it has; of what was drawn anew, none."""
+    found = {id(now): was for old, new in writer.pairs for was, now in _alike(old, new)}
+    for path, updates in writer.edits.updates.items():
+        copy = writer.copies.get(id(writer.reading.places[path]))
+        if copy is not None and any(update.changes.keys() & {"reset", "fold", "fold_ahead"} for update in updates):
+            for variable in copy._trainable_variables if children_of(copy) else variables_of(copy):
+                found.pop(id(variable), None)
+    return found
 
 
 def update_weights(writer: Writer) -> None:
@@ -59,19 +77,24 @@ def _reset(writer: Writer, path: str, update: Update) -> None:
     copy = writer.copies.get(id(layer))
     if copy is None:
         raise cannot(f"`{path}` stands in code that is no graph, so its weights cannot be drawn anew", update.span)
-    if children_of(layer):
-        return  # its parts are reset one by one
+    whole = not children_of(layer)  # parts that are layers of their own are reset one by one
+    if not whole and not copy._trainable_variables:
+        return
     writer.builder.seed_for(update.seed)
     wanted = update.changes["reset"]
     if isinstance(wanted, Initialiser):
-        for variable in copy.trainable_variables or copy._trainable_variables:
+        for variable in (whole and copy.trainable_variables) or copy._trainable_variables:
             make = _initialiser(wanted, variable, update)
             variable.assign(make(tuple(variable.shape), dtype=variable.dtype))
         return
     try:
         fresh = type(copy).from_config(copy.get_config())
         fresh.build_from_config(layer.get_build_config())
-        carry_over(fresh, copy)
+        if whole:
+            carry_over(fresh, copy)
+        else:
+            for was, now in zip(fresh._trainable_variables, copy._trainable_variables, strict=True):
+                now.assign(was)
     except Exception as problem:
         raise cannot(
             f"how the weights of `{path}` ({type(layer).__name__}) begin is known to its constructor only",
@@ -129,14 +152,11 @@ def carry_training(writer: Writer) -> None:
 
     A flag of a model is the flag of all in it, so models are set first, from the outside in, and layers last.
     """
-    model = writer.reading.model
     pairs = [
         (path, layer, writer.copies[id(layer)])
         for path, layer in writer.reading.places.items()
         if id(layer) in writer.copies
     ]
-    opaque = [(layer, copy) for _, layer, copy in pairs if graph_of(layer) is None and children_of(layer)]
-    inner = {path: pair for layer, copy in opaque for path, pair in _inside(writer, layer, copy).items()}
     wakes = {
         path
         for path, updates in writer.edits.updates.items()
@@ -150,22 +170,23 @@ def carry_training(writer: Writer) -> None:
     opened = any(
         not layer.trainable and children_of(layer) and any(_within(w, path) for w in wakes) for path, layer, _ in pairs
     )
-    for path, layer, copy in [*pairs, *((p, *pair) for p, pair in inner.items())]:
-        if children_of(layer):
-            continue
+    for path, layer, copy in pairs:
         flag = layer.trainable and not (opened and path in frozen_before)
-        if copy.trainable != flag:
+        if copy.trainable != flag and not children_of(layer):
             copy.trainable = flag
         for was, now in zip(layer._trainable_variables, copy._trainable_variables, strict=False):
-            if layer.trainable and flag and was.trainable != now.trainable:
+            if children_of(layer):
+                now.trainable = layer.trainable and was.trainable
+            elif layer.trainable and flag and was.trainable != now.trainable:
                 now.trainable = was.trainable
-    found = {path: copy for path, _, copy in pairs} | {path: pair[1] for path, pair in inner.items()}
-    assert model is not None
+    found = {path: copy for path, _, copy in pairs}
     for path, updates in writer.edits.updates.items():
-        copy = found.get(path)
-        for update in updates:
-            if copy is not None and not children_of(writer.reading.places[path]):
-                _freeze(copy, writer.reading._layers[path], update)
+        if path in found and any(update.changes.keys() & {"trainable", "statistics"} for update in updates):
+            _freeze(found[path], writer.reading._layers[path], updates)
+    for path, layer, copy in reversed(pairs):
+        # Only the flag of a layer gets into a file, and it is the flag of all in it.
+        if children_of(layer) and copy._trainable_variables and path in writer.edits.updates:
+            copy.trainable = copy.trainable and any(variable.trainable for variable in copy.trainable_variables)
 
 
 def _within(path: str, outer: str) -> bool:
@@ -177,35 +198,33 @@ def _stopped(writer: Writer, path: str) -> bool:
     return layer.still or (layer.parameters > 0 and not layer.trainable)
 
 
-def _inside(writer: Writer, layer: keras.Layer, copy: keras.Layer) -> dict[str, tuple[keras.Layer, keras.Layer]]:
-    """The layers inside of a class with a `call` of its own, each with its copy."""
-    olds, news = list(walk(layer)), list(walk(copy))
-    if len(olds) != len(news):
-        return {}
-    return {
-        writer.reading.paths[id(old)]: (old, new)
-        for (_, old), (_, new) in zip(olds, news, strict=True)
-        if id(old) not in writer.copies and id(old) in writer.reading.paths
-    }
+def wanted_training(layer: Layer, updates: Sequence[Update]) -> tuple[bool, bool]:
+    """Whether the parameters of a layer learn and whether its statistics move, after all updates."""
+    learns, moves = layer.trainable > 0, not layer.still
+    for update in updates:
+        learns = bool(update.changes.get("trainable", learns))
+        if "statistics" in update.changes:
+            moves = update.changes["statistics"] == "moving"
+    return (learns if layer.parameters else moves), moves
 
 
-def _freeze(copy: Any, layer: Layer, update: Update) -> None:
-    changes = update.changes
-    if "trainable" not in changes and "statistics" not in changes:
-        return
-    learns = bool(changes.get("trainable", layer.trainable > 0))
-    if not layer.statistics:
+def _freeze(copy: Any, layer: Layer, updates: Sequence[Update]) -> None:
+    learns, moves = wanted_training(layer, updates)
+    if layer.children:
+        for variable in copy._trainable_variables:
+            variable.trainable = learns
+    elif not layer.statistics:
         copy.trainable = learns
-        return
-    moving = changes["statistics"] == "moving" if "statistics" in changes else not layer.still
-    if learns and not moving:
+    elif isinstance(copy, HalfFrozenBatchNormalization):
+        copy.trainable = True
+    elif learns and not moves:
         raise cannot(
             f"the statistics of `{layer.path}` cannot be frozen alone",
-            update.span,
-            "a layer of Keras whose statistics stand still does not learn either",
+            updates[-1].span,
+            f"a {layer.class_name} whose statistics stand still does not learn either, and this one is made in code",
             help="write `freeze`, which stops both",
         )
-    copy.trainable = moving
-    if moving:
+    else:
+        copy.trainable = moves
         for variable in copy._trainable_variables:
             variable.trainable = learns

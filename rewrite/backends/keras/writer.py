@@ -13,13 +13,17 @@ from typing import Any
 import keras
 
 from rewrite.backends.backend import Written
-from rewrite.backends.keras.attributes import activation_for, changed_config
+from rewrite.backends.keras.attributes import activation_for, changed_call, changed_config
+from rewrite.backends.keras.depth import room_for
 from rewrite.backends.keras.edits import ACTIVATION, Chain, Place, Step, sorted_edits
-from rewrite.backends.keras.layers import Builder, cannot
-from rewrite.backends.keras.reader import KerasReading, graph_of, locals_of
+from rewrite.backends.keras.layers import Builder
+from rewrite.backends.keras.optimizers import carry_state
+from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
+from rewrite.backends.keras.reader import KerasReading, graph_of, locals_of, walk
+from rewrite.backends.keras.refusal import cannot
 from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
-from rewrite.backends.keras.weights import carry_over, carry_training, update_weights
-from rewrite.edit import Edit, NewLayer, Replace
+from rewrite.backends.keras.weights import carry_over, carry_training, origins, update_weights, wanted_training
+from rewrite.edit import Edit, NewLayer
 from rewrite.graph import Node
 
 
@@ -43,11 +47,13 @@ class Writer:
         """identity of an operation of the given model -> its copy"""
         self.chains: dict[str, list[Any]] = {}
         """path of a replaced layer -> what stands there now"""
-        self.shared: dict[str, Any] = {}
+        self.shared: dict[str, list[Any]] = {}
         self.acts: dict[str, Any] = {}
         """path of a layer -> the layer that its activation has become"""
         self.taken: dict[str, set[str]] = {}
         """path of a model -> the names in it"""
+        self.configured: set[str] = set()
+        """paths of layers that were made by their own configuration"""
         self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
         """layers and their copies, whose variables are filled when all are built"""
 
@@ -60,10 +66,31 @@ class Writer:
             written = self._copy(model)
             for old, new in self.pairs:
                 carry_over(old, new)
+                self._find_parts(old, new)
+            self._check_attributes()
             update_weights(self)
             carry_training(self)
-        _compile(model, written)
+        if _compile(model, written):
+            carry_state(model.optimizer, written.optimizer, written, origins(self))
         return Written(written, self.names)
+
+    def _find_parts(self, old: Any, new: Any) -> None:
+        """The layers inside of a class with a `call` of its own, each with its copy."""
+        olds, news = list(walk(old))[1:], list(walk(new))[1:]
+        if len(olds) == len(news):
+            self.copies |= {id(was): now for (_, was), (_, now) in zip(olds, news, strict=True)}
+
+    def _check_attributes(self) -> None:
+        for path, updates in self.edits.updates.items():
+            for update in updates:
+                if path not in self.configured and any(key.startswith(".") for key in update.changes):
+                    owner = path.rpartition(".")[0]
+                    raise cannot(
+                        f"attributes of `{path}` cannot be set: it is made in the code of `{owner or 'the model'}`",
+                        update.span,
+                        "what a constructor makes is made in the same way in a copy, and when a file is loaded",
+                        help="give the class an argument for it",
+                    )
 
     # ---- models
 
@@ -80,8 +107,9 @@ class Writer:
         if functional is not None:
             return self._model(operation, functional, path)
         try:
-            config = operation.get_config()
-            copy = type(operation).from_config(self._config(operation, config, path))
+            cls, config = self._half_frozen(operation, self._config(operation, operation.get_config(), path), path)
+            copy = cls.from_config(config)
+            copy.name = operation.name  # which a `get_config` may leave out
             if isinstance(operation, keras.Model):
                 copy.build_from_config(operation.get_build_config())
         except Exception as problem:
@@ -98,10 +126,33 @@ class Writer:
         self.pairs.append((operation, copy))
         return copy
 
+    def _changed(self, operation: Any, place: Place) -> Any:
+        """A function with other arguments."""
+        config = operation.get_config()
+        for update in self.edits.calls_updated[place]:
+            for key, value in update.changes.items():
+                config = changed_call(operation, config, key.removeprefix("."), value, update.span)
+        return type(operation).from_config(config)
+
+    def _half_frozen(self, layer: Any, config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
+        """The class that the copy of a layer has: that of a BatchNormalization says what of it stands still."""
+        changes = {key for update in self.edits.updates.get(path, ()) for key in update.changes}
+        plain, half = keras.layers.BatchNormalization, HalfFrozenBatchNormalization
+        if type(layer) not in (plain, half) or not changes & {"trainable", "statistics"}:
+            return type(layer), config
+        learns, moves = wanted_training(self.reading._layers[path], self.edits.updates[path])
+        config = {key: value for key, value in config.items() if key != "frozen"}
+        if learns == moves:
+            return plain, config
+        return half, {**config, "frozen": "params" if moves else "stats"}
+
     def _config(self, layer: Any, config: dict[str, Any], path: str) -> dict[str, Any]:
+        self.configured.add(path)
         for update in self.edits.updates.get(path, ()):
             for key, value in update.changes.items():
-                if key.startswith("."):
+                if key == ".activation":
+                    config = {**config, "activation": activation_for(value, self.builder)}
+                elif key.startswith("."):
                     config = changed_config(layer, config, key[1:], value, update.span)
         if path in self.edits.parted:
             config = {**config, "activation": "linear"}
@@ -131,7 +182,8 @@ class Writer:
         outs = keras.tree.pack_sequence_as(functional._outputs_struct, outputs)
         cls = keras.Model if type(model) is functional_class() else type(model)
         try:
-            written = cls(inputs=ins, outputs=outs, name=model.name)
+            with room_for(len(order)):
+                written = cls(inputs=ins, outputs=outs, name=model.name)
         except TypeError as problem:
             raise cannot(
                 f"`{type(model).__name__}` cannot be made again of inputs and outputs: {problem}",
@@ -147,7 +199,8 @@ class Writer:
             layer._outbound_nodes.clear()
         first = inputs[0]._keras_history.operation
         first._outbound_nodes.clear()
-        written = type(model)([first, *order], name=model.name)
+        with room_for(len(order)):
+            written = type(model)([first, *order], name=model.name)
         if hasattr(model, "output_names"):
             written.output_names = list(model.output_names)
         return written
@@ -171,14 +224,16 @@ class Writer:
         elif place in self.edits.calls:
             number, edit = self.edits.calls[place]
             given = [made[source.scope, source.local] for source in edit.inputs] or values
-            outputs = [self._replaced(edit, number, given, own or local, path, order, function, parted)]
+            stem, takes = (own or local).rpartition(".")[2], None if parted else function
+            outputs = [self._chain(edit.layers, number, given, stem, path, order, function=takes)[1]]
             function = None if carries and not parted else function
         elif own and own in self.edits.layers:
-            number, edit = self.edits.layers[own]
-            outputs = [self._replaced_layer(own, edit, number, values, path, order, function, parted, operation)]
+            outputs = [self._replaced_layer(own, values, path, order, None if parted else function, operation)]
+            if not parted and self._keeps_own(own):
+                function = None
             parted = parted or not self._took(own)
         else:
-            copy = self._copy(operation)
+            copy = self._copy(operation) if place not in self.edits.calls_updated else self._changed(operation, place)
             flat = iter(values)
             args, kwargs = call.arguments.args, call.arguments.kwargs
             args, kwargs = keras.tree.map_structure(
@@ -208,8 +263,8 @@ class Writer:
         """The activation that a layer applies itself, after a `set`; None: the identity."""
         for update in reversed(self.edits.updates.get(own, ())):
             if ".activation" in update.changes:
-                name = activation_for(update.changes[".activation"])
-                return None if name == "linear" else keras.activations.get(name)
+                found = activation_for(update.changes[".activation"], self.builder)
+                return None if found == "linear" else keras.activations.get(found)
         return fused_activation(operation)
 
     def _behind(self, place: Place, value: Any, local: str, path: str, order: list[Any]) -> Any:
@@ -219,10 +274,7 @@ class Writer:
 
     def _step(self, step: Step, value: Any, stem: str, path: str, order: list[Any]) -> Any:
         if isinstance(step, Chain):
-            for new in step.layers:
-                layer = self._new(new, f"{stem}_{new.stem}", path, step.number)
-                value = _called(layer, value, order)
-            return value
+            return self._chain(step.layers, step.number, [value], stem, path, order)[1]
         return self._made_again(step, value, path, order)
 
     def _made_again(self, node: Node, value: Any, path: str, order: list[Any]) -> Any:
@@ -252,10 +304,7 @@ class Writer:
             return value
         if place in self.edits.calls:
             number, edit = self.edits.calls[place]
-            for new in edit.layers:
-                layer = self._new(new, f"{own.rpartition('.')[2]}_{new.stem}", path, number)
-                value = _called(layer, value, order)
-            return value
+            return self._chain(edit.layers, number, [value], own.rpartition(".")[2], path, order)[1]
         return _called(self._activation(own, function, path), value, order)
 
     def _activation(self, own: str, function: Any, path: str) -> Any:
@@ -271,15 +320,71 @@ class Writer:
 
     # ---- new layers
 
-    def _new(self, new: NewLayer, name: str, path: str, number: int, *, exact: bool = False) -> Any:
+    def _chain(
+        self,
+        layers: Sequence[NewLayer],
+        number: int,
+        values: Sequence[Any],
+        stem: str,
+        path: str,
+        order: list[Any],
+        *,
+        own: str | None = None,
+        old: Any = None,
+        function: Any = None,
+    ) -> tuple[list[Any], Any]:
+        """New layers called one behind the other; the layers, and the value behind them.
+
+        Args:
+            layers: what they are.
+            number: of the edit.
+            values: what the first takes.
+            stem: what their names begin with.
+            path: of the model that they come to stand in.
+            order: all layers of that model, in order.
+            own: the name of the last, so that outputs keep theirs; None: one from the stem, too.
+            old: the layer in whose place they come.
+            function: the activation that the last applies itself, if it can.
+
+        """
+        made: list[Any] = []
+        value: Any = values[0] if len(values) == 1 else list(values)
+        for new in layers:
+            name = own if own is not None and new is layers[-1] else None
+            rank = len(values[0].shape) if not made else len(value.shape)
+            around = self._around(old, new) if new.wraps else None
+            for layer in self._new(new, stem, name, path, number, rank, around):
+                if old is not None and type(layer) is type(old):
+                    self.pairs.append((old, layer))  # equal shapes keep the weights
+                made.append(layer)
+                if new is layers[-1]:
+                    _take_activation(layer, function)
+                value = _called(layer, value, order)
+        return made, value
+
+    def _new(
+        self, new: NewLayer, stem: str, name: str | None, path: str, number: int, rank: int, around: Any
+    ) -> list[Any]:
         if new.share and new.share in self.shared:
             return self.shared[new.share]
-        name = name if exact else self._name(name, path)
-        layer = self.builder.build(new, name)
+        name = name or self._name(f"{stem}_{new.stem}", path)
+        *ahead, layer = self.builder.build(new, rank, around)
+        layer.name = name
+        for one in ahead:
+            one.name = self._name(f"{name}_pad", path)
         self.names[number].append(f"{path}.{name}" if path else name)
         if new.share:
-            self.shared[new.share] = layer
-        return layer
+            self.shared[new.share] = [*ahead, layer]
+        return [*ahead, layer]
+
+    def _around(self, old: Any, new: NewLayer) -> Any:
+        """The layer that a new one is made around; a LoRA applies its activation itself."""
+        copy = self._copy(old)
+        if new.operation is not None:
+            copy.name = "base_layer"
+            if fused_activation(copy) is not None:
+                copy.activation = keras.activations.linear
+        return copy
 
     def _name(self, name: str, path: str) -> str:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
@@ -290,76 +395,34 @@ class Writer:
         taken.add(found)
         return found
 
+    def _keeps_own(self, own: str) -> bool:
+        """Whether a layer goes on inside of a class of the caller's, where it applies its activation as before."""
+        return any(new.wraps and new.operation is None for new in self.edits.layers[own][1].layers)
+
     def _took(self, own: str) -> bool:
         """Whether what stands in the place of a layer applies its activation itself."""
         last = self.chains[own][-1]
         return any(base in FUSED for base in bases(type(last)))
 
     def _replaced_layer(
-        self,
-        own: str,
-        edit: Replace,
-        number: int,
-        values: Sequence[Any],
-        path: str,
-        order: list[Any],
-        function: Any,
-        parted: bool,
-        operation: Any,
+        self, own: str, values: Sequence[Any], path: str, order: list[Any], function: Any, operation: Any
     ) -> Any:
-        if own not in self.chains:
-            self.chains[own] = self._chain(edit, number, operation.name, path, operation)
-            self._take_activation(self.chains[own][-1], function, parted)
-        return _run(self.chains[own], values, order)
+        if own in self.chains:
+            return _run(self.chains[own], values, order)
+        number, edit = self.edits.layers[own]
+        name = operation.name
+        self.chains[own], value = self._chain(
+            edit.layers, number, values, name, path, order, own=name, old=operation, function=function
+        )
+        return value
 
-    def _replaced(
-        self,
-        edit: Replace,
-        number: int,
-        values: Sequence[Any],
-        name: str,
-        path: str,
-        order: list[Any],
-        function: Any,
-        parted: bool,
-    ) -> Any:
-        stem = name.rpartition(".")[2]
-        layers = [self._new(new, f"{stem}_{new.stem}", path, number) for new in edit.layers]
-        self._take_activation(layers[-1], function, parted)
-        return _run(layers, values, order)
 
-    def _chain(self, edit: Replace, number: int, name: str, path: str, old: Any) -> list[Any]:
-        """New layers in the place of one; the last has its name, so that outputs keep theirs."""
-        layers = []
-        for new in edit.layers:
-            last = new is edit.layers[-1]
-            if new.wraps:
-                layers.append(self._wrapped(new, number, name, path, old))
-                continue
-            layer = self._new(new, name if last else f"{name}_{new.stem}", path, number, exact=last)
-            if type(layer) is type(old):
-                self.pairs.append((old, layer))  # equal shapes keep the weights
-            layers.append(layer)
-        return layers
-
-    def _wrapped(self, new: NewLayer, number: int, name: str, path: str, old: Any) -> Any:
-        if new.operation is not None:
-            raise cannot(
-                f"`{new.name}` is not made around a layer of Keras",
-                new.span,
-                help="`layer.enable_lora(rank)` does so in Python; or give a class of your own by `modules=`",
-            )
-        layer = self.builder.build(new, name, self._copy(old))
-        self.names[number].append(f"{path}.{name}" if path else name)
-        return layer
-
-    @staticmethod
-    def _take_activation(layer: Any, function: Any, parted: bool) -> None:
-        """What was fused stays fused where the new layer can."""
-        if function is not None and not parted and any(base in FUSED for base in bases(type(layer))):
-            if isinstance(function, keras.Layer):
-                function = type(function).from_config(function.get_config())
-            layer.activation = function
+def _take_activation(layer: Any, function: Any) -> None:
+    """What was fused stays fused where the new layer can."""
+    if function is not None and any(base in FUSED for base in bases(type(layer))):
+        if isinstance(function, keras.Layer):
+            function = type(function).from_config(function.get_config())
+        layer.activation = function
 
 
 def _called(layer: Any, value: Any, order: list[Any]) -> Any:
@@ -377,11 +440,13 @@ def _run(layers: Sequence[Any], values: Sequence[Any], order: list[Any]) -> Any:
     return value
 
 
-def _compile(model: Any, written: Any) -> None:
+def _compile(model: Any, written: Any) -> bool:
     """Compiles the copy as the given model was; what cannot be taken over is left to the caller."""
     config = model.get_compile_config() if getattr(model, "compiled", False) else None
-    if config:
-        try:
-            written.compile_from_config(config)
-        except Exception:  # a loss or metric that is no class of Keras: the model is right, and is not compiled
-            return
+    if not config:
+        return False
+    try:
+        written.compile_from_config(config)
+    except Exception:  # a loss or metric that is no class of Keras: the model is right, and is not compiled
+        return False
+    return bool(written.compiled)

@@ -42,11 +42,13 @@ from rewrite.backends.torch.scopes import (
     Constant,
     Container,
     Placeholder,
+    Record,
     Scope,
     Slot,
     Structure,
     Unfaithful,
     call_forward,
+    fields_of,
     forward_signature,
 )
 from rewrite.backends.torch.spellings import class_operation, is_leaf
@@ -429,6 +431,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 return value, Slot(path)
             if isinstance(value, SIMPLE):
                 return value, value
+            entries = fields_of(value)
+            if entries is not None:
+                folded = {name: fold(item, (*path, name)) for name, item in entries.items()}
+                made = self.create_proxy("call_function", type(value), (), {name: p for name, (p, _) in folded.items()})
+                return made, Record(type(value), {name: s for name, (_, s) in folded.items()})
             raise Unfaithful(f"returns a {type(value).__module__}.{type(value).__qualname__}")
 
         output, shape = fold(result, ())
@@ -646,6 +653,11 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 items = [rebuild(item, self._item(value, number, frame)) for number, item in enumerate(part)]
                 make: Any = type(part)
                 return make(*items) if hasattr(part, "_fields") else make(items)
+            if isinstance(part, Record):
+                kind: Any = part.kind
+                return kind(
+                    **{name: rebuild(item, self._field(value, name, frame)) for name, item in part.fields.items()}
+                )
             if isinstance(part, dict):
                 return type(part)((key, rebuild(item, self._item(value, key, frame))) for key, item in part.items())
             return part
@@ -653,7 +665,13 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         return rebuild(result, proxy)
 
     def _item(self, value: fx.Proxy, key: int | str, frame: _Frame) -> fx.Proxy:
-        part: fx.Proxy = self.create_proxy("call_function", operator.getitem, (value, key), {})
+        return self._part(operator.getitem, value, key, frame)
+
+    def _field(self, value: fx.Proxy, name: str, frame: _Frame) -> fx.Proxy:
+        return self._part(getattr, value, name, frame)
+
+    def _part(self, take: Callable[..., Any], value: fx.Proxy, key: int | str, frame: _Frame) -> fx.Proxy:
+        part: fx.Proxy = self.create_proxy("call_function", take, (value, key), {})
         frame.unpacked.append(part.node)
         frame.tensor_calls.add(part.node)
         return part

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from rewrite.backends.backend import Difference, Example
 from rewrite.backends.torch.modules import copy_tree, walk
 from rewrite.backends.torch.recipes import base_of
+from rewrite.backends.torch.run import opened
 from rewrite.errors import Diagnostic
 
 TOLERANCES: dict[torch.dtype, float] = {
@@ -42,7 +43,7 @@ def compare(model: nn.Module, written: nn.Module, example: Example) -> Differenc
     """
     for one in (model, written):
         _check_numbers(one, example)
-    was, now = (pytree.tree_flatten_with_path(_output(one, example)) for one in (model, written))
+    was, now = (pytree.tree_flatten_with_path(opened(_output(one, example))) for one in (model, written))
     if was[1] != now[1]:
         return Difference(math.inf, 0.0, reason="the outputs are nested differently")
     worst = Difference(0.0, 0.0)
@@ -176,7 +177,7 @@ def _step(model: nn.Module, example: Example, learning: Sequence[nn.Parameter], 
         if path not in old:
             module.training = False
     with torch.enable_grad():
-        flat, structure = pytree.tree_flatten_with_path(_run(twin, model, example))
+        flat, structure = pytree.tree_flatten_with_path(opened(_run(twin, model, example)))
         loss = _loss([value for _, value in flat])
         found = torch.autograd.grad(loss, learning, allow_unused=True) if loss.requires_grad and learning else ()
     mine, theirs = dict(model.named_buffers()), dict(twin.named_buffers())

@@ -130,7 +130,13 @@ class Builder:
     def _maker(self, new: NewLayer) -> Callable[..., nn.Module]:
         if new.operation is not None:
             dotted = OPERATIONS[new.operation].module
-            assert dotted is not None, f"{new.operation} has no module"
+            if dotted is None:
+                raise Diagnostic(
+                    "RW320",
+                    f"`{new.operation}` is a layer of Keras, and PyTorch has none like it",
+                    new.span,
+                    help="write it as the layers that it is made of, such as `AdaptiveAvgPool2d(1) -> Flatten`",
+                ).error()
             found: Callable[..., nn.Module] = resolve(dotted)
             return found
         return self.modules[new.external or ""]

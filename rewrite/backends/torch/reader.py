@@ -7,9 +7,9 @@ import functools
 import inspect
 import operator
 import types
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from torch import fx, nn
@@ -31,6 +31,7 @@ from rewrite.backends.torch.recipes import recipe_of
 from rewrite.backends.torch.scopes import (
     Body,
     Capture,
+    Record,
     Scope,
     Slot,
 )
@@ -162,6 +163,10 @@ class Flattener:
                 return SCALAR
             if isinstance(key, int | str) and whole.producer is not None and whole.producer.outputs != 1:
                 return Value(whole.producer, (*whole.index, key), whole.carriers, whole.known)
+        if isinstance(target, type) and (is_dataclass(target) or issubclass(target, OrderedDict)):
+            return Value(None)  # packs what the forward returns
+        if target is getattr and isinstance(args[0], fx.Node) and isinstance(env[args[0]], dict):
+            return env[args[0]][args[1]]
         if target is getattr and len(args) > 1 and args[1] in _SIZE_ATTRIBUTES:
             return SCALAR
         if node.op == "call_method" and target in _SIZES:
@@ -295,6 +300,8 @@ def _substitute(shape: Any, output: Any, env: Mapping[fx.Node, Any]) -> Any:
         if isinstance(output, fx.Node):  # an OrderedDict is built by a call of its own
             output = dict(output.args[0])  # type: ignore[arg-type]
         return {key: _substitute(item, output[key], env) for key, item in shape.items()}
+    if isinstance(shape, Record):
+        return {name: _substitute(item, output.kwargs[name], env) for name, item in shape.fields.items()}
     if isinstance(shape, tuple | list):
         if isinstance(output, fx.Node):  # so is a named tuple
             output = output.args

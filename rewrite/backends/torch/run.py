@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -46,9 +47,21 @@ def run_on_shapes(model: nn.Module, example: Example) -> Ran:
         for path, module in twin.named_modules():
             module.register_forward_hook(lambda *_, path=path: calls.update([path]))
 
-    output = _forward(model, example, watch, calls.clear)
+    output = opened(_forward(model, example, watch, calls.clear))
     leaves, structure = pytree.tree_flatten(output)
     return Ran(structure, [_described(leaf) for leaf in leaves], dict(calls))
+
+
+def opened(output: Any) -> Any:
+    """An output with objects of dataclasses as dicts of their fields, so that what is in them is seen."""
+
+    def fields_of(leaf: Any) -> Any:
+        if not is_dataclass(leaf) or isinstance(leaf, type):
+            return leaf
+        kind = type(leaf).__qualname__
+        return {f"{kind}.{one.name}": opened(getattr(leaf, one.name, None)) for one in fields(leaf)}
+
+    return pytree.tree_map(fields_of, output)
 
 
 def why_not_on_shapes(model: nn.Module, example: Example) -> tuple[str, bool]:
@@ -77,7 +90,7 @@ def why_not(model: nn.Module, example: Example) -> str:
 
 def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tuple[int, Part], TensorType]:
     """Exact shapes of every value that the example produces: (node index, part) -> type."""
-    seen: dict[tuple[str, str], Any] = {}
+    seen: dict[tuple[str, ...], Any] = {}
 
     def watch(twin: nn.Module) -> None:
         modules = dict(twin.named_modules(remove_duplicate=False))
@@ -92,7 +105,7 @@ def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tu
     for node in graph.nodes:
         value = seen.get((node.scope, node.local)) if node.local else seen.get((node.name, ""))
         _note(types, node.index, (), value)
-        first = seen.get((node.layer.path, "input")) if node.layer is not None else None
+        first = seen.get((node.layer.path, "input") if node.layer is not None else (node.scope, node.local, "input"))
         if first is not None:
             _note(types, node.index, ("input",), first)
     return types
@@ -125,7 +138,7 @@ def _note(types: dict[tuple[int, Part], TensorType], index: int, part: Part, val
 class _Recorder:
     """Runs a captured forward node by node and keeps each result's shape."""
 
-    def __init__(self, scope: Scope, module: nn.Module, seen: dict[tuple[str, str], Any]) -> None:
+    def __init__(self, scope: Scope, module: nn.Module, seen: dict[tuple[str, ...], Any]) -> None:
         self.scope = scope
         self.module = module
         self.seen = seen
@@ -141,18 +154,36 @@ class _Recorder:
 
 
 class _Interpreter(fx.Interpreter):
-    def __init__(self, module: nn.Module, graph: fx.Graph, path: str, seen: dict[tuple[str, str], Any]) -> None:
+    def __init__(self, module: nn.Module, graph: fx.Graph, path: str, seen: dict[tuple[str, ...], Any]) -> None:
         super().__init__(module, graph=graph)
         self.path = path
         self.seen = seen
 
     def run_node(self, n: fx.Node) -> Any:
+        if n.op in ("call_function", "call_method"):
+            values = [self.env[source] for source in n.all_input_nodes if source.op != "get_attr"]
+            first = next((value for value in values if isinstance(value, torch.Tensor)), None)
+            self.seen.setdefault((self.path, n.name, "input"), _shape(first))
         result = super().run_node(n)
         self.seen.setdefault((self.path, n.name), _shape(result))
         return result
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        # A function may change a list that it is given; in the code that is generated, each call makes it anew.
+        args = tuple(_fresh(item) for item in args)
+        return super().call_function(target, args, {key: _fresh(item) for key, item in kwargs.items()})
 
-def _layer_hook(path: str, seen: dict[tuple[str, str], Any]) -> Any:
+
+def _fresh(value: Any) -> Any:
+    """A plain list or dict in the place of one that a graph holds, which refuses to be changed."""
+    if isinstance(value, fx.immutable_collections.immutable_list):
+        return [_fresh(item) for item in value]
+    if isinstance(value, fx.immutable_collections.immutable_dict):
+        return {key: _fresh(item) for key, item in value.items()}
+    return value
+
+
+def _layer_hook(path: str, seen: dict[tuple[str, ...], Any]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         first = next((item for item in (*args, *kwargs.values()) if isinstance(item, torch.Tensor)), None)
         seen.setdefault((path, "input"), _shape(first))
@@ -168,6 +199,8 @@ def _shape(value: Any) -> Any:
         return {number: _shape(item) for number, item in enumerate(value)}
     if isinstance(value, dict):
         return {key: _shape(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return {one.name: _shape(getattr(value, one.name)) for one in fields(value)}
     return None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -67,6 +68,31 @@ class Slot:
     path: tuple[int | str, ...]
     tensor: bool = True
     """False for a value that may be a number, such as a size"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Inner node of a result: an object of a dataclass, which a call of its class makes of its fields."""
+
+    kind: type
+    fields: Mapping[str, object]
+
+
+def fields_of(value: object) -> dict[str, Any] | None:
+    """The fields of an object of a dataclass that its class makes of them again; None for any other object.
+
+    A class whose constructor does more with its fields than keep them is not among these.
+    """
+    if not is_dataclass(value) or isinstance(value, type):
+        return None
+    if not all(one.init for one in fields(value)):
+        return None
+    found = {one.name: getattr(value, one.name) for one in fields(value)}
+    if not set(getattr(value, "__dict__", found)) <= set(found):
+        return None
+    kind: Any = type(value)
+    again = kind(**found)
+    return found if all(getattr(again, name) is item for name, item in found.items()) else None
 
 
 @dataclass

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from rewrite.backends.torch.calls import set_argument
 from rewrite.backends.torch.draft import Draft
 from rewrite.backends.torch.folding import FoldError, fold_ahead, fold_behind
-from rewrite.backends.torch.modules import parent_of, same_storage, walk
+from rewrite.backends.torch.modules import memory_of, parent_of, same_storage, walk
 from rewrite.backends.torch.recipes import recipe_of
 from rewrite.edit import Initialiser, NewLayer, Update
 from rewrite.errors import Diagnostic
@@ -59,27 +58,25 @@ def _set_statistics(draft: Draft, layer: Layer, still: bool) -> None:
 
 def _reset(draft: Draft, edit: Update, path: str, initialiser: Initialiser | None) -> None:
     module = draft.mutable(path)
-    olds = dict(module._parameters)
-    for name, parameter in olds.items():
-        if parameter is not None and parameter not in draft.parameters:
-            module._parameters[name] = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
-            draft.parameters[parameter] = module._parameters[name]  # type: ignore[assignment]
+    _own_parameters(draft, module)
     for name, buffer in module._buffers.items():
         if buffer is not None:
             module._buffers[name] = buffer.clone()
     for inner_path, inner in list(module.named_modules()):
         if inner_path and inner._parameters:  # MultiheadAttention draws its projection's weights itself
-            _own_parameters(draft, f"{path}.{inner_path}".lstrip("."))
+            _own_parameters(draft, draft.mutable(f"{path}.{inner_path}".lstrip(".")))
     draft.builder.reset(module, initialiser, edit.seed, path, edit.span)
 
 
-def _own_parameters(draft: Draft, path: str) -> None:
-    module = draft.mutable(path)
+def _own_parameters(draft: Draft, module: nn.Module) -> None:
+    """Puts parameters into the module's table that are over other numbers than the given model's; ties stay."""
     for name, parameter in list(module._parameters.items()):
-        if parameter is not None and parameter not in draft.parameters:
-            own = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-            module._parameters[name] = own
-            draft.parameters[parameter] = own
+        if parameter is None:
+            continue
+        own = draft.parameters.get(parameter, parameter)
+        if memory_of(own) == memory_of(parameter):
+            own = draft.parameters[parameter] = nn.Parameter(parameter.detach().clone(), own.requires_grad)
+        module._parameters[name] = own
 
 
 def _set_attribute(draft: Draft, path: str, name: str, value: object) -> None:
