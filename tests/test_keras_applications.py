@@ -14,6 +14,7 @@ from keras import layers as L  # noqa: E402
 
 from benchmarks.keras_applications import (  # noqa: E402
     CLASSES,
+    KERAS_OWN,
     TASKS,
     applications,
     build,
@@ -91,8 +92,9 @@ FAULTS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "another shape": ("shape", lambda model, result: apply_rules(residual(classes=9), DROPOUT.path)),
     "a weight changed": ("weights", assigned(0.5)),
     "other numbers": ("numbers", assigned(0.5)),
-    "no number": ("finite", assigned(np.nan)),
-    "nothing learns": ("trains", lambda model, result: apply_rules(result, Rules("freeze any"))),
+    "no number": ("finite outputs", assigned(np.nan)),
+    "nothing learns": ("weights move", lambda model, result: apply_rules(result, Rules("freeze any"))),
+    "no finite loss": ("finite losses", assigned(np.inf)),
     "layers shared": ("given model", lambda model, result: keras.Model(model.inputs, model.outputs)),
 }
 """what goes wrong -> the fact that tells it, and the wrong result"""
@@ -106,8 +108,8 @@ def test_a_fault_is_seen(fault: str) -> None:
     result = apply_rules(model, DROPOUT.path)
     wrong = spoil(model, result)
     found: list[str] = []
-    for name, holds in facts(model, wrong, DROPOUT, image):
-        found += [] if holds else [name]
+    for stated in facts(model, wrong, DROPOUT, image):
+        found += [] if stated.holds else [stated.name]
         if fact in found:
             break
     assert fact in found
@@ -117,3 +119,10 @@ def test_no_fault_where_there_is_none() -> None:
     model = residual()
     assert [expected_sites(model, task) for task in TASKS] == [3, 3]
     assert not any(examine(model, task).broken for task in TASKS)
+
+
+def test_losses_that_were_not_finite_before_are_told_as_such() -> None:
+    model = residual()
+    assigned(np.nan)(None, model)
+    *_, last = facts(model, apply_rules(model, DROPOUT.path), DROPOUT, image_for(model))
+    assert last == ("finite losses", True, KERAS_OWN)
