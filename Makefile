@@ -30,7 +30,7 @@ test-long: $(VENV)/.installed-test ## The tests that take minutes: 10,000 random
 	$(BIN)/python -m pytest -n $(WORKERS) -m long
 
 .PHONY: bench
-bench: $(VENV)/.installed-test ## Sites reached on real models; apply_rules timed beside torch.fx; patterns beside networkx and torch.fx
+bench: $(VENV)/.installed-test ## Sites reached on real models; times beside torch.fx, networkx and Keras; one rule file on both VGG16s
 	$(BIN)/python -m benchmarks.sites
 	$(BIN)/python -m benchmarks.models
 	$(BIN)/python -m benchmarks.zoo_times
@@ -38,6 +38,8 @@ bench: $(VENV)/.installed-test ## Sites reached on real models; apply_rules time
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.patterns
 	$(BIN)/python -m benchmarks.worked_rules
+	$(BIN)/python -m benchmarks.both_frameworks
+	$(BIN)/python -m benchmarks.keras_rebuild
 
 .PHONY: docs
 docs: $(VENV)/.installed-test ## Write the pages of docs that are made from tables of the code
