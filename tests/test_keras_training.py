@@ -64,3 +64,18 @@ def test_a_model_that_was_never_trained_is_compiled_and_no_more() -> None:
     result = apply_rules(model, Rules("after Linear: insert Dropout"))
     assert result.compiled
     assert int(result.optimizer.iterations) == 0
+
+
+def test_training_the_result_leaves_the_given_model_as_it_was() -> None:
+    model = trained(OPTIMIZERS["adam"]())
+    weights = [keras.ops.convert_to_numpy(weight).copy() for weight in model.weights]
+    outputs = keras.ops.convert_to_numpy(model(VALUE)).copy()
+    result = apply_rules(model, Rules("after ReLU: insert BatchNorm"))
+    for _ in range(3):
+        result.train_on_batch(VALUE, WANTED)
+    assert all(
+        np.array_equal(keras.ops.convert_to_numpy(now), was) for now, was in zip(model.weights, weights, strict=True)
+    )
+    assert np.array_equal(keras.ops.convert_to_numpy(model(VALUE)), outputs)
+    model.train_on_batch(VALUE, WANTED)
+    assert np.isfinite(keras.ops.convert_to_numpy(result(VALUE))).all()

@@ -29,12 +29,12 @@ def carry_state(old: Any, new: Any, written: Any, origins: Mapping[int, Any]) ->
     for name, value in vars(new).items():
         before = vars(old).get(name)
         if isinstance(value, keras.Variable) and isinstance(before, keras.Variable):
-            value.assign(before)
+            value.assign(keras.ops.copy(before))  # JAX would share the array, and training takes its arrays apart
         elif name != "_trainable_variables" and _is_beside(value, new) and _is_beside(before, old):
             for slot, place in zip(value, came_from, strict=True):
                 was = before[place] if place is not None else None
                 if was is not None and slot is not None and tuple(was.shape) == tuple(slot.shape):
-                    slot.assign(was)
+                    slot.assign(keras.ops.copy(was))
 
 
 def _is_beside(value: object, optimizer: Any) -> bool:

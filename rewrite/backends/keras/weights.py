@@ -29,9 +29,12 @@ def variables_of(layer: keras.Layer) -> list[Any]:
 
 
 def carry_over(old: keras.Layer, new: keras.Layer) -> None:
-    """Gives a layer the numbers of another one, as far as the shapes are the same."""
+    """Gives a layer the numbers of another one, as far as the shapes are the same.
+
+    They are copied: on JAX a variable takes an array over as it is, and training one model would delete the other's.
+    """
     for was, now in _alike(old, new):
-        now.assign(was)
+        now.assign(keras.ops.copy(was))
 
 
 def _alike(old: keras.Layer, new: keras.Layer) -> Iterator[tuple[Any, Any]]:
@@ -94,7 +97,7 @@ def _reset(writer: Writer, path: str, update: Update) -> None:
             carry_over(fresh, copy)
         else:
             for was, now in zip(fresh._trainable_variables, copy._trainable_variables, strict=True):
-                now.assign(was)
+                now.assign(keras.ops.copy(was))
     except Exception as problem:
         raise cannot(
             f"how the weights of `{path}` ({type(layer).__name__}) begin is known to its constructor only",
