@@ -189,15 +189,15 @@ class HalfFrozenBatchNormalization(keras.layers.BatchNormalization):  # type: ig
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        self._hold()
+        self.hold()
 
     @keras.layers.Layer.trainable.setter  # type: ignore[untyped-decorator]
     def trainable(self, value: bool) -> None:
         """Whether the half that is not frozen moves."""
         keras.layers.Layer.trainable.fset(self, value)
-        self._hold()
+        self.hold()
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
         """Keeps frozen what waking the whole layer, or a model around it, would wake."""
         if self.frozen == "params":
             for variable in self._trainable_variables:

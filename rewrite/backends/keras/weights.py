@@ -186,6 +186,9 @@ def carry_training(writer: Writer) -> None:
     for path, updates in writer.edits.updates.items():
         if path in found and any(update.changes.keys() & {"trainable", "statistics"} for update in updates):
             _freeze(found[path], writer.reading._layers[path], updates)
+    for copy in found.values():
+        if isinstance(copy, HalfFrozenBatchNormalization):
+            copy.hold()
     for path, layer, copy in reversed(pairs):
         # Only the flag of a layer gets into a file, and it is the flag of all in it.
         if children_of(layer) and copy._trainable_variables and path in writer.edits.updates:
