@@ -65,9 +65,11 @@ def _padding_layer(padding: Any, place: Place) -> Any:
     return cls(pairs, data_format=place.format)
 
 
-def _conv(cls: Any) -> Make:
+def _conv(cls: Any, own: str = "groups") -> Make:
+    """A convolution; `own` is the argument that this kind has and others have not."""
+
     def make(given: Arguments, place: Place, span: Span) -> Any:
-        if given["padding_mode"] != "zeros":
+        if given.get("padding_mode", "zeros") != "zeros":
             raise cannot(f"Keras pads with zeros, not with {given['padding_mode']!r}", span)
         padding = padding_for(given["padding"], given["kernel_size"], given["stride"], given["dilation"])
         layer = cls(
@@ -76,9 +78,9 @@ def _conv(cls: Any) -> Make:
             strides=given["stride"],
             padding=padding or "valid",
             dilation_rate=given["dilation"],
-            groups=given["groups"],
             use_bias=bool(given["bias"]),
             data_format=place.format,
+            **{own: given[own]},
         )
         return layer if padding else [_padding_layer(given["padding"], place), layer]
 
@@ -112,24 +114,6 @@ def _transposed(cls: Any) -> Make:
             use_bias=bool(given["bias"]),
             data_format=place.format,
         )
-
-    return make
-
-
-def _separable(cls: Any) -> Make:
-    def make(given: Arguments, place: Place, span: Span) -> Any:
-        padding = padding_for(given["padding"], given["kernel_size"], given["stride"], given["dilation"])
-        layer = cls(
-            given["out_channels"],
-            given["kernel_size"],
-            strides=given["stride"],
-            padding=padding or "valid",
-            dilation_rate=given["dilation"],
-            depth_multiplier=given["depth_multiplier"],
-            use_bias=bool(given["bias"]),
-            data_format=place.format,
-        )
-        return layer if padding else [_padding_layer(given["padding"], place), layer]
 
     return make
 
@@ -292,8 +276,8 @@ MAKERS: Mapping[str, Make] = {
     "ConvTranspose1d": _transposed(_LAYERS.Conv1DTranspose),
     "ConvTranspose2d": _transposed(_LAYERS.Conv2DTranspose),
     "ConvTranspose3d": _transposed(_LAYERS.Conv3DTranspose),
-    "SeparableConv1d": _separable(_LAYERS.SeparableConv1D),
-    "SeparableConv2d": _separable(_LAYERS.SeparableConv2D),
+    "SeparableConv1d": _conv(_LAYERS.SeparableConv1D, "depth_multiplier"),
+    "SeparableConv2d": _conv(_LAYERS.SeparableConv2D, "depth_multiplier"),
     "Linear": lambda given, place, span: _LAYERS.Dense(given["out_features"], use_bias=bool(given["bias"])),
     "Identity": lambda given, place, span: _LAYERS.Identity(),
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), _batch_norm),
