@@ -101,9 +101,10 @@ class LoRA(nn.Module):
 
     def added(self, input: Tensor) -> Tensor:
         """B A x."""
-        inner: Any = innermost(self.base_layer)
-        if isinstance(inner, nn.Linear):
+        # not by the base layer's class: one that was quantized since is no `Linear` any more
+        if self.lora_A.dim() == 2:
             return functional.linear(functional.linear(input, self.lora_A), self.lora_B)
+        inner: Any = innermost(self.base_layer)
         convolve = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}[self.lora_A.dim()]
         padding = inner.padding
         if inner.padding_mode != "zeros":
