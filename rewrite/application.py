@@ -12,7 +12,7 @@ from typing import Any
 from rewrite import edit
 from rewrite.actions.site import Site as PlannedSite
 from rewrite.backends.backend import Backend, Example, Reading, Size
-from rewrite.errors import EXAMPLE_HELP, Diagnostic, PlanError, RewriteError
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, PlanError, RewriteError, raisable
 from rewrite.explaining import Explained, ExplainedClause, explain_clause
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Matcher
@@ -220,7 +220,12 @@ class Application:
             elif not made.sites:
                 self.clauses.append(_clause_report(made, {}))
             return
-        written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
+        try:
+            written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
+        except RewriteError as problem:
+            if problem.code == "RW311" and made.shape_changes:  # where a copy is made by running it
+                raise raisable([*made.shape_changes, *problem.diagnostics]) from problem
+            raise
         self.edits += len(made.edits)
         self.clauses.append(_clause_report(made, written.names))
         for number, sites in made.named.items():

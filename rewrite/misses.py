@@ -462,4 +462,6 @@ def _function_names(unit: Unit) -> set[str]:
     if kind_.dotted is not None:
         return {kind_.dotted.rpartition(".")[2]} if kind_.dotted.startswith(("F.", "torch.", "Tensor.")) else set()
     rows = [row for row in OPERATIONS.values() if row.name == kind_.operation or row.family == kind_.family is not None]
-    return {name.rpartition(".")[2] for row in rows for name in (*row.functions, *row.methods)}
+    keras = [name for row in rows if row.keras is not None for name in row.keras.functions]
+    names = (*keras, *(name for row in rows for name in (*row.functions, *row.methods)))
+    return {name.rpartition(".")[2] for name in names}

@@ -38,6 +38,8 @@ _MOST_LAYERS = 20_000
 """layers and operations that a configuration may hold, each of which is built"""
 _SLACK = 1 << 16
 """numbers of weights that a layer makes and keeps out of the file"""
+_ALTERED = "rewrite>Altered"
+"""how a class of the user's is registered when layers in its code were changed"""
 _OURS = "rewrite"
 """key of the metadata"""
 _MOST_RATIO = 100
@@ -75,7 +77,7 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
     for name in sorted(custom):
         found = user_class(name)
         classes[name.rpartition(".")[2]] = found
-    if any(".own_layers." in text for text in _named(config)):
+    if any(".own_layers." in text for text in _named(config)) or _ALTERED in _registered(config):
         import rewrite.backends.keras.own_layers  # noqa: F401  (registers its class)
     folder = tempfile.mkdtemp()
     try:
@@ -291,6 +293,10 @@ def _walk(value: object, place: str = "") -> Iterator[tuple[str, object]]:
 
 def _named(config: Mapping[str, Any]) -> list[str]:
     return [_class_of(item) for _, item in _walk(config) if isinstance(item, dict) and "class_name" in item]
+
+
+def _registered(config: Mapping[str, Any]) -> set[str]:
+    return {str(item.get("registered_name")) for _, item in _walk(config) if isinstance(item, dict)}
 
 
 def _class_of(item: Mapping[str, Any]) -> str:

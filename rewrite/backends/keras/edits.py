@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from rewrite.backends.keras.reader import ACTIVATION, call_name
 from rewrite.backends.keras.refusal import cannot
 from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update
 from rewrite.graph import Layer, Node
 
 Place = tuple[str, str]
-"""path of the model, and the name of the call in it"""
-
-ACTIVATION = ":activation"
-"""how the call of a fused activation is named behind the call of its layer"""
+"""path of the model, or of what has code, and the name of the call in it"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,14 @@ class Edits:
     """paths of layers whose own activation becomes a layer behind them"""
     folds: set[str] = field(default_factory=set)
     """paths of layers that take a normalisation over, and have a bias for it"""
+    scopes: set[str] = field(default_factory=set)
+    """paths of all models, and of what has code, in which calls change"""
+
+    def touch(self, path: str) -> bool:
+        """Whether something within changes that the class of a copy does not make by itself."""
+        made = (key for key, found in self.updates.items() if any(k[0] == "." for u in found for k in u.changes))
+        within = (*(key for key in (*self.parted, *made) if key != path), *self.scopes)
+        return any(not path or key == path or key.startswith(f"{path}.") for key in within)
 
 
 def sorted_edits(edits: Sequence[Edit]) -> Edits:
@@ -62,7 +68,7 @@ def sorted_edits(edits: Sequence[Edit]) -> Edits:
     for number, edit in enumerate(edits):
         match edit:
             case Insert(node, operand, layers):
-                _check_in_graph(node)
+                found.scopes.add(node.scope)
                 if operand is None:
                     found.behind.setdefault(_place(node), []).append(Chain(number, layers))
                     _part(found, node)
@@ -70,7 +76,7 @@ def sorted_edits(edits: Sequence[Edit]) -> Edits:
                     found.ahead.setdefault((*_place(node), operand), []).append(Chain(number, layers))
                     _part_inner(found, node)
             case Remove(node, operand):
-                _check_in_graph(node)
+                found.scopes.add(node.scope)
                 found.bypassed[_place(node)] = operand
                 _part(found, node)
                 _part_inner(found, node)
@@ -86,18 +92,7 @@ def sorted_edits(edits: Sequence[Edit]) -> Edits:
 
 
 def _place(node: Node) -> Place:
-    return node.scope, node.local
-
-
-def _check_in_graph(node: Node) -> None:
-    if node.on_layer or not node.linked:
-        where = f"`{node.scope}`" if node.scope else "the model"
-        raise cannot(
-            f"`{node.name}` is called in the code of {where}, and only what stands in a graph can be changed",
-            None,
-            "a class with a `call` of its own is kept as it is",
-            help=f'leave it out: `except "{node.scope}.**"`' if node.scope else "write it as a functional model",
-        )
+    return node.scope, call_name(node)
 
 
 def _part(found: Edits, node: Node) -> None:
@@ -116,13 +111,14 @@ def _part_inner(found: Edits, node: Node) -> None:
 
 def _move(found: Edits, edit: Move) -> None:
     node, anchor = edit.node, edit.anchor
-    _check_in_graph(node)
-    _check_in_graph(anchor)
+    for part in (node, anchor):
+        assert part.linked, "calls are moved along links, of which none is known in code"
     if node.scope != anchor.scope:
         raise cannot(
             f"`{node.name}` and `{anchor.name}` stand in two models, and a call is moved within one", edit.span
         )
     found.bypassed[_place(node)] = 0
+    found.scopes.add(node.scope)
     for part in (node, anchor):
         _part_inner(found, part)
     _part(found, node)
@@ -136,11 +132,10 @@ def _move(found: Edits, edit: Move) -> None:
 def _replace(found: Edits, number: int, edit: Replace) -> None:
     target = edit.target
     if isinstance(target, Layer):
-        for call in edit.calls:
-            _check_in_graph(call)
+        found.scopes.update(call.scope for call in edit.calls)
         found.layers[target.path] = (number, edit)
         return
-    _check_in_graph(target)
+    found.scopes.add(target.scope)
     found.calls[_place(target)] = (number, edit)
     _part_inner(found, target)
     for source in edit.inputs:
@@ -150,7 +145,6 @@ def _replace(found: Edits, number: int, edit: Replace) -> None:
 def _update(found: Edits, edit: Update) -> None:
     target = edit.target
     if isinstance(target, Node):
-        _check_in_graph(target)
         if target.local.endswith(ACTIVATION):
             raise cannot(
                 f"`{target.name}` ({target.spelling}) is applied by its layer, which names it and no arguments",

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from rewrite.backends.keras.in_code import Altered  # noqa: F401  (a file may hold one, and knows it by being imported)
 from rewrite.vocabulary import by_keras_activation
 
 
@@ -159,6 +160,22 @@ _WRAPPED = (
     keras.layers.Conv3D,
     keras.layers.Embedding,
 )
+
+
+def _reads_base(name: str) -> property:
+    """An attribute that is the base layer's; code around the layer may read it."""
+
+    def read(self: LoRA) -> Any:
+        return getattr(self.base_layer, name)
+
+    return property(read, doc=f"`{name}` of the base layer.")
+
+
+for _name in (
+    *("kernel", "bias", "embeddings", "units", "filters", "kernel_size", "strides", "padding", "data_format"),
+    *("dilation_rate", "groups", "input_dim", "output_dim"),
+):
+    setattr(LoRA, _name, _reads_base(_name))
 
 
 def innermost(layer: Any) -> Any:

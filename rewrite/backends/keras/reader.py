@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import keras
 
+from rewrite.backends.keras.in_code import parts
 from rewrite.backends.keras.spellings import (
     activation_operation,
     activation_spelling,
@@ -20,8 +22,12 @@ from rewrite.backends.keras.spellings import (
     layer_operation,
     qualified,
 )
+from rewrite.backends.names_in_code import names_in_code
 from rewrite.graph import Graph, Layer, Node, Operand, TensorType, Value
 from rewrite.vocabulary import OPERATIONS
+
+ACTIVATION = ":activation"
+"""how the call of a fused activation is named behind the call of its layer"""
 
 
 def graph_of(layer: object) -> Any:
@@ -40,7 +46,7 @@ def children_of(layer: keras.Layer) -> list[keras.Layer]:
     row = OPERATIONS.get(layer_operation(layer, None, -1)[0] or "")
     if row is not None and not row.wraps:
         return []
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return list(parts(layer))
 
 
 def walk(model: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -83,6 +89,11 @@ def learning(layer: keras.Layer) -> Iterator[tuple[Any, bool]]:
     """The layer's own parameters, and whether they learn as far as the layer says; statistics are none."""
     for variable in layer._trainable_variables:
         yield variable, bool(layer.trainable and variable.trainable)
+
+
+def call_name(node: Node) -> str:
+    """How a call is found again among those of its scope; a call in code has no name, and is found by its layer."""
+    return node.local or (f":{node.layer.path}" if node.layer is not None else "")
 
 
 class KerasReading:
@@ -134,8 +145,8 @@ class KerasReading:
         shape = input_shape(layer)
         children = () if path in self.leaves and path else tuple(self._paths_of(path, layer))
         operation, attributes = layer_operation(layer, shape, self.channels)
-        parts = [layer] if children else list(layer._flatten_layers())
-        own = [(variable, learns and not stopped) for part in parts for variable, learns in learning(part)]
+        within = [layer] if children else list(layer._flatten_layers())
+        own = [(variable, learns and not stopped) for part in within for variable, learns in learning(part)]
         row = OPERATIONS.get(operation or "")
         statistics = row is not None and row.statistics
         return Layer(
@@ -193,6 +204,7 @@ class _Flattener:
         self.nodes: list[Node] = []
         self.types: dict[tuple[int, tuple[int | str, ...]], TensorType] = {}
         self.opaque: dict[str, str] = {}
+        self.mentioned: dict[str, frozenset[str]] = {}
 
     def run(self) -> Graph:
         model = self.reading.model
@@ -204,7 +216,13 @@ class _Flattener:
             given = [Value(None, input=tensor.name) for tensor in functional.inputs]
             outputs = self._expand(functional, "", given, None)
         return Graph(
-            self.reading.name, tuple(self.nodes), self.layers, tuple(outputs), types=self.types, opaque=self.opaque
+            self.reading.name,
+            tuple(self.nodes),
+            self.layers,
+            tuple(outputs),
+            types=self.types,
+            opaque=self.opaque,
+            mentioned=self.mentioned,
         )
 
     def _expand(self, functional: Any, path: str, given: Sequence[Value], owner: Node | None) -> list[Value]:
@@ -276,23 +294,28 @@ class _Flattener:
             index=len(self.nodes),
             name=f"{node.name}.activation",
             scope=node.scope,
-            local=f"{node.local}:activation",
+            local=f"{call_name(node)}{ACTIVATION}",
             operation=row,
             spelling=activation_spelling(function),
             layer=None,
             inputs=(Operand("input", 0, value),),
             attributes=attributes,
             owner=node.owner,
+            linked=node.linked,
         )
         self.nodes.append(act)
-        self.types[act.index, ()] = self.types[act.index, ("input",)] = self.types[node.index, value.index]
-        return Value(act)
+        if (node.index, value.index) in self.types:
+            self.types[act.index, ()] = self.types[act.index, ("input",)] = self.types[node.index, value.index]
+        return Value(act, known=node.linked)
 
     def _open(self, container: keras.Layer, path: str, owner: Node | None) -> None:
         """Calls of layers inside of code that is no graph: that they are made is known, and nothing of their place."""
         self.opaque[path] = f"{type(container).__name__} has a `call` of its own, which is code and no graph"
+        if not qualified(type(container)).startswith(("keras.", "rewrite.")):
+            self.mentioned[path] = names_in_code(type(container).call)
         for child in children_of(container):
             layer = self.layers[self.reading.paths[id(child)]]
+            inner = graph_of(child) if layer.path not in self.reading.leaves else None
             node = Node(
                 index=len(self.nodes),
                 name=layer.path,
@@ -309,8 +332,29 @@ class _Flattener:
                 on_layer=True,
             )
             self.nodes.append(node)
-            if layer.children:
+            self._type_in_code(node, child)
+            if inner is not None:
+                self._expand(inner, layer.path, [Value(None, known=False)] * len(inner.inputs), node)
+            elif layer.children:
                 self._open(child, layer.path, node)
+            function = fused_activation(child)
+            if function is not None:
+                self._fused(node, function, Value(node, known=False))
+
+    def _type_in_code(self, node: Node, layer: keras.Layer) -> None:
+        """What is known of a layer that code calls: the axes and channels of that for which it was built."""
+        built_for = getattr(layer, "_build_shapes_dict", None)
+        if not layer.built or not built_for:
+            return
+        shapes: dict[tuple[int | str, ...], Any] = {("input",): next(iter(built_for.values()))}
+        with contextlib.suppress(Exception):  # a class of the user's may not tell, or for other arguments only
+            shapes[()] = layer.compute_output_shape(*built_for.values())
+        for port, shape in shapes.items():
+            if isinstance(shape, tuple | list) and all(size is None or isinstance(size, int) for size in shape):
+                axis = self.reading.channels
+                known = {1: shape[axis], -1: shape[-1]} if len(shape) > 1 else {}
+                sizes = {place: size for place, size in known.items() if size is not None}
+                self.types[node.index, port] = TensorType(sizes, rank=len(shape), channels=axis)
 
     def _type(self, tensor: Any) -> TensorType:
         shape = tuple(tensor.shape)

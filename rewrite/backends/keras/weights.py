@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -19,27 +20,37 @@ if TYPE_CHECKING:
     from rewrite.backends.keras.writer import Writer
 
 
-def variables_of(layer: keras.Layer) -> list[Any]:
+def variables_of(layer: keras.Layer, *, whole: bool = True) -> list[Any]:
     """Parameters and statistics of a layer and all that is in it, in order; not the states of random generators."""
     return [
         variable
-        for part in layer._flatten_layers()
+        for part in (layer._flatten_layers() if whole else [layer])
         for variable in (*part._trainable_variables, *part._non_trainable_variables)
     ]
 
 
-def carry_over(old: keras.Layer, new: keras.Layer) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """A layer, and the one that has its numbers in the copy."""
+
+    old: keras.Layer
+    new: keras.Layer
+    whole: bool = True
+    """with all that is in it; else its own variables alone"""
+
+
+def carry_over(pair: Pair) -> None:
     """Gives a layer the numbers of another one, as far as the shapes are the same.
 
     They are copied: on JAX a variable takes an array over as it is, and training one model would delete the other's.
     """
-    for was, now in _alike(old, new):
+    for was, now in _alike(pair):
         now.assign(keras.ops.copy(was))
 
 
-def _alike(old: keras.Layer, new: keras.Layer) -> Iterator[tuple[Any, Any]]:
+def _alike(pair: Pair) -> Iterator[tuple[Any, Any]]:
     """Variables of two layers that mean the same and have one shape."""
-    olds, news = variables_of(old), variables_of(new)
+    olds, news = (variables_of(layer, whole=pair.whole) for layer in (pair.old, pair.new))
     if len(olds) != len(news):  # a bias less, or more
         by_name = {variable.name: variable for variable in olds}
         olds = [by_name.get(variable.name) for variable in news]
@@ -50,7 +61,7 @@ def _alike(old: keras.Layer, new: keras.Layer) -> Iterator[tuple[Any, Any]]:
 
 def origins(writer: Writer) -> dict[int, Any]:
     """Identity of a variable of the copy -> the variable whose numbers it has; of what was drawn anew, none."""
-    found = {id(now): was for old, new in writer.pairs for was, now in _alike(old, new)}
+    found = {id(now): was for pair in writer.pairs for was, now in _alike(pair)}
     for path, updates in writer.edits.updates.items():
         copy = writer.copies.get(id(writer.reading.places[path]))
         if copy is not None and any(update.changes.keys() & {"reset", "fold", "fold_ahead"} for update in updates):
@@ -94,7 +105,7 @@ def _reset(writer: Writer, path: str, update: Update) -> None:
         fresh = type(copy).from_config(copy.get_config())
         fresh.build_from_config(layer.get_build_config())
         if whole:
-            carry_over(fresh, copy)
+            carry_over(Pair(fresh, copy))
         else:
             for was, now in zip(fresh._trainable_variables, copy._trainable_variables, strict=True):
                 now.assign(keras.ops.copy(was))

@@ -15,16 +15,20 @@ import keras
 from rewrite.backends.backend import Written
 from rewrite.backends.keras.attributes import activation_for, changed_call, changed_config
 from rewrite.backends.keras.depth import room_for
-from rewrite.backends.keras.edits import ACTIVATION, Chain, Place, Step, sorted_edits
+from rewrite.backends.keras.edits import Chain, Place, Step, sorted_edits
+from rewrite.backends.keras.in_code import Altered, Series, alter, direct, given_class, replace
+from rewrite.backends.keras.in_code import Place as PlaceInCode
 from rewrite.backends.keras.layers import Builder
 from rewrite.backends.keras.optimizers import carry_state
 from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
-from rewrite.backends.keras.reader import KerasReading, graph_of, locals_of, walk
+from rewrite.backends.keras.reader import ACTIVATION, KerasReading, children_of, graph_of, locals_of, walk
 from rewrite.backends.keras.refusal import cannot
-from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
-from rewrite.backends.keras.weights import carry_over, carry_training, origins, update_weights, wanted_training
+from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation, layer_operation
+from rewrite.backends.keras.weights import Pair, carry_over, carry_training, origins, update_weights, wanted_training
 from rewrite.edit import Edit, NewLayer
+from rewrite.errors import Diagnostic
 from rewrite.graph import Node
+from rewrite.vocabulary import OPERATIONS
 
 
 class Writer:
@@ -54,19 +58,20 @@ class Writer:
         """path of a model -> the names in it"""
         self.configured: set[str] = set()
         """paths of layers that were made by their own configuration"""
-        self.pairs: list[tuple[keras.Layer, keras.Layer]] = []
+        self.pairs: list[Pair] = []
         """layers and their copies, whose variables are filled when all are built"""
 
     def run(self) -> Written:
         """The changed copy."""
         model = self.reading.model
-        custom = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+        custom = {type(layer).__name__: given_class(type(layer)) for layer in model._flatten_layers()}
         custom = {name: cls for name, cls in custom.items() if not cls.__module__.startswith("keras.")}
         with self.builder.own_randomness(), keras.saving.CustomObjectScope(custom):
             written = self._copy(model)
-            for old, new in self.pairs:
-                carry_over(old, new)
-                self._find_parts(old, new)
+            for pair in self.pairs:
+                carry_over(pair)
+                if pair.whole:
+                    self._find_parts(pair.old, pair.new)
             self._check_attributes()
             update_weights(self)
             carry_training(self)
@@ -123,8 +128,143 @@ class Writer:
                 "a changed model has layers of its own, made by `get_config` and `from_config`",
                 help="give the class these two methods",
             ) from problem
-        self.pairs.append((operation, copy))
+        if self.edits.touch(path):
+            return self._altered(operation, copy, path)
+        self.pairs.append(Pair(operation, copy))
         return copy
+
+    # ---- what the code of a class calls
+
+    def _altered(self, old: Any, new: Any, path: str) -> Any:
+        """A copy in which other layers stand in the places of some that its code calls."""
+        row = OPERATIONS.get(layer_operation(old, None, -1)[0] or "")
+        if row is not None and row.wraps:
+            raise cannot(
+                f"what stands in `{path}` ({type(old).__name__}) is a part of how it computes",
+                None,
+                help=f'leave it out: `except "{path}.**"`',
+            )
+        made_of = old._made_of if isinstance(old, Altered) else keras.saving.serialize_keras_object(old)
+        if len(list(walk(old))) != len(list(walk(new))):
+            new.build_from_config(old.get_build_config())  # makes the layers that the constructor has not made
+        if len(list(walk(old))) != len(list(walk(new))):
+            raise cannot(
+                f"the layers of `{path or old.name}` ({type(old).__name__}) are not all made by its constructor",
+                None,
+                help="make them in `__init__` or in `build`",
+            )
+        series = dict(new._series) if isinstance(new, Altered) else {}
+        try:
+            self._alter(old, new, path, (), series)
+            return alter(new, made_of, series)
+        except ValueError as problem:
+            help_text = "keep layers in attributes, or in lists or tables of them"
+            raise cannot(str(problem), None, help=help_text) from problem
+
+    def _alter(self, old: Any, new: Any, path: str, place: PlaceInCode, series: dict[PlaceInCode, Series]) -> None:
+        """Goes through the layers that an object holds.
+
+        Args:
+            old: the object.
+            new: its copy, made by its class.
+            path: of the object.
+            place: of the object within the outermost one that a file knows.
+            series: what stands in which place, filled here.
+
+        """
+        self.copies[id(old)] = new
+        self.pairs.append(Pair(old, new, whole=False))
+        self.taken[path] = {part.name for part in children_of(old)}
+        for number, (was, now) in enumerate(zip(direct(old), direct(new), strict=True)):
+            here = (*place, number)
+            given = list(zip(was.layers, now.layers, strict=True)) if isinstance(was, Series) else [(was, now)]
+            layers: list[Any] = []
+            main = own = None
+            for index, (part, copy) in enumerate(given):
+                made_by_class = not isinstance(was, Series) or index == was.own
+                ahead, core, behind = self._in_code(part, copy, path, here if made_by_class else None, series)
+                if core and (not isinstance(was, Series) or index == was.main):
+                    main = len(layers) + len(ahead)
+                if made_by_class and core == [copy]:
+                    own = len(layers) + len(ahead)
+                layers += [*ahead, *core, *behind]
+            if isinstance(was, Series):
+                now.layers, now.main, now.own = layers, main, own
+                series[here] = now
+            elif layers != [now]:
+                series[here] = Series(layers, main, own)
+                replace(new, now, series[here])
+
+    def _in_code(
+        self, part: Any, copy: Any, path: str, place: PlaceInCode | None, series: dict[PlaceInCode, Series]
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """What a part becomes: the layers in front of it, what stands for it, and the layers behind it.
+
+        Args:
+            part: of the given object.
+            copy: the one that the object's copy has made for it.
+            path: of the object.
+            place: of the part, if the object's class has made it.
+            series: what stands in which place.
+
+        """
+        own = self.reading.paths[id(part)]
+        call = (path, f":{own}")
+        rank = len(next(iter((getattr(part, "_build_shapes_dict", None) or {"": (None,) * 4}).values())) or ())
+        carries = fused_activation(part) is not None
+        function = self._function(own, part) if carries else None
+        parted = own in self.edits.parted
+        if call in self.edits.bypassed:
+            core: list[Any] = []
+        elif own in self.edits.layers:
+            number, edit = self.edits.layers[own]
+            if own not in self.chains:
+                takes = None if parted else function
+                self.chains[own] = self._line(
+                    edit.layers, number, part.name, path, rank, own=part.name, old=part, function=takes
+                )
+            core = self.chains[own]
+            if not parted and self._keeps_own(own):
+                function = None
+            parted = parted or not self._took(own)
+        elif not self._is_touched(own):
+            core = [copy]
+            self.copies[id(part)] = copy
+            self.pairs.append(Pair(part, copy))
+        elif place is not None and graph_of(part) is None and children_of(part):
+            core = [copy]
+            self._alter(part, copy, own, place, series)
+        else:
+            core = [self._copy(part)]
+        ahead = self._steps(self.edits.ahead.get((*call, 0), [])[::-1], f"before_{part.name}", path, rank)
+        behind = self._steps(self.edits.behind.get(call, []), part.name, path, rank)
+        if carries:
+            act = (path, f"{call[1]}{ACTIVATION}")
+            behind += self._steps(
+                self.edits.ahead.get((*act, 0), [])[::-1], f"before_{part.name}_activation", path, rank
+            )
+            if act in self.edits.calls:
+                number, edit = self.edits.calls[act]
+                behind += self._line(edit.layers, number, part.name, path, rank)
+            elif parted and function is not None and act not in self.edits.bypassed:
+                behind.append(self._activation(own, function, path))
+            behind += self._steps(self.edits.behind.get(act, []), part.name, path, rank)
+        return ahead, core, behind
+
+    def _is_touched(self, own: str) -> bool:
+        """Whether a part is not what its object's class makes of it."""
+        set_ = any(key[0] == "." for update in self.edits.updates.get(own, ()) for key in update.changes)
+        half = type(self.reading.places[own]) is keras.layers.BatchNormalization and own in self.edits.updates
+        return self.edits.touch(own) or set_ or half or own in self.edits.parted
+
+    def _steps(self, steps: Sequence[Step], stem: str, path: str, rank: int) -> list[Any]:
+        found: list[Any] = []
+        for step in steps:
+            assert isinstance(step, Chain), "calls in code are not moved"
+            found += self._line(step.layers, step.number, stem, path, rank)
+        return found
+
+    # ---- calls in a graph
 
     def _changed(self, operation: Any, place: Place) -> Any:
         """A function with other arguments."""
@@ -239,7 +379,7 @@ class Writer:
             args, kwargs = keras.tree.map_structure(
                 lambda item: next(flat) if isinstance(item, keras.KerasTensor) else item, (args, kwargs)
             )
-            outputs = keras.tree.flatten(copy(*args, **kwargs))
+            outputs = keras.tree.flatten(_run_again(copy, args, kwargs, own or local))
             if isinstance(copy, keras.Layer) and copy not in order:
                 order.append(copy)
         outputs[0] = self._behind(place, outputs[0], local, path, order)
@@ -312,7 +452,7 @@ class Writer:
             name = self._name(f"{own.rpartition('.')[2]}_activation", path)
             if isinstance(function, keras.Layer):
                 layer = type(function).from_config({**function.get_config(), "name": name})
-                self.pairs.append((function, layer))
+                self.pairs.append(Pair(function, layer))
             else:
                 layer = keras.layers.Activation(function, name=name)
             self.acts[own] = layer
@@ -350,17 +490,38 @@ class Writer:
         made: list[Any] = []
         value: Any = values[0] if len(values) == 1 else list(values)
         for new in layers:
-            name = own if own is not None and new is layers[-1] else None
             rank = len(values[0].shape) if not made else len(value.shape)
+            last = new is layers[-1]
+            name, takes = (own, function) if last else (None, None)
+            for layer in self._line([new], number, stem, path, rank, own=name, old=old, function=takes):
+                made.append(layer)
+                value = _called(layer, value, order)
+        return made, value
+
+    def _line(
+        self,
+        layers: Sequence[NewLayer],
+        number: int,
+        stem: str,
+        path: str,
+        rank: int,
+        *,
+        own: str | None = None,
+        old: Any = None,
+        function: Any = None,
+    ) -> list[Any]:
+        """New layers that are not called yet; the arguments are those of a chain."""
+        made: list[Any] = []
+        for new in layers:
+            name = own if new is layers[-1] else None
             around = self._around(old, new) if new.wraps else None
             for layer in self._new(new, stem, name, path, number, rank, around):
                 if old is not None and type(layer) is type(old):
-                    self.pairs.append((old, layer))  # equal shapes keep the weights
+                    self.pairs.append(Pair(old, layer))  # equal shapes keep the weights
                 made.append(layer)
                 if new is layers[-1]:
                     _take_activation(layer, function)
-                value = _called(layer, value, order)
-        return made, value
+        return made
 
     def _new(
         self, new: NewLayer, stem: str, name: str | None, path: str, number: int, rank: int, around: Any
@@ -438,6 +599,22 @@ def _run(layers: Sequence[Any], values: Sequence[Any], order: list[Any]) -> Any:
     for layer in rest:
         value = _called(layer, value, order)
     return value
+
+
+def _run_again(copy: Any, args: Any, kwargs: Any, name: str) -> Any:
+    """A call of the given model, on what reaches it now."""
+    try:
+        return copy(*args, **kwargs)
+    except Exception as problem:
+        # Keras puts words of its own around what the code raised, and its arguments behind it.
+        lines = (line.strip("\x1b[01m ") for line in str(problem).partition("Arguments received")[0].splitlines())
+        theirs = ("Exception encountered", "Could not automatically")
+        raise Diagnostic(
+            "RW311",
+            f"`{name}` does not run in the rewritten model",
+            notes=tuple(line for line in lines if line and not line.startswith(theirs))[:2],
+            help="`rewrite plan` shows what each site gets",
+        ).error() from problem
 
 
 def _compile(model: Any, written: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import operator
@@ -14,6 +13,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from rewrite.backends.names_in_code import names_in_code
 from rewrite.backends.torch.calls import (
     SCALAR,
     Calls,
@@ -326,13 +326,13 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     mentioned = {
-        scope.path: _names_in_code(_written_forward(scope.module)) for scope in capture.scopes.values() if scope.reason
+        scope.path: names_in_code(_written_forward(scope.module)) for scope in capture.scopes.values() if scope.reason
     }
     closed: dict[str, str] = {}
     for scope in capture.scopes.values():
         for function in _closed_functions(scope) if not scope.reason else ():
             closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
-            mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | _names_in_code(function)
+            mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | names_in_code(function)
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
     _agree_on_layers(nodes)
@@ -343,13 +343,6 @@ def flatten(
         _agree_on_layers(nodes)
         other = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
     return graph, other, calls
-
-
-_OPERATORS = {
-    "+": "add", "+=": "iadd", "-": "sub", "-=": "isub", "*": "mul", "*=": "imul", "/": "truediv", "/=": "itruediv",
-    "@": "matmul", "@=": "imatmul",
-}  # fmt: skip
-"""binary operators as the bytecode shows them -> the functions of `operator` that do the same"""
 
 
 def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:
@@ -367,19 +360,6 @@ def _written_forward(module: nn.Module) -> Any:
     """The forward as somebody wrote it, whatever stands around it."""
     forward = type(module).forward
     return inspect.unwrap(getattr(forward, "_rewrite_original", forward))
-
-
-def _names_in_code(function: Any) -> frozenset[str]:
-    """Global and attribute names that the code of a function uses, functions defined inside it included."""
-    found: set[str] = set()
-    codes = [getattr(function, "__code__", None)]
-    while codes:
-        code = codes.pop()
-        if code is not None:
-            found.update(code.co_names)
-            found.update(_OPERATORS[step.argrepr] for step in dis.get_instructions(code) if step.argrepr in _OPERATORS)
-            codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return frozenset(found)
 
 
 def _agree_on_layers(nodes: Sequence[Node]) -> None:
