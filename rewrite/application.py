@@ -232,7 +232,7 @@ class Application:
             if any((site.whole or site) in made.sites for site in sites):
                 self.new_layers += written.names[number]
         self.operations += sum(_growth(site) for site in made.sites)
-        self.warnings += made.warnings
+        self.warnings += [*made.warnings, *written.warnings]
         self.questions += made.shape_changes
         self.marks.append(mark)
         if any(isinstance(change, edit.Replace | edit.Move) for change in made.edits):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,15 +64,19 @@ def codes_of(example: Example, built: dict[str, nn.Module], capsys: pytest.Captu
     """The codes of all errors and warnings of an example."""
     try:
         if example.language == "python":
-            exec(compile(example.text, "<example>", "exec"), {"__name__": "example"})
-        elif example.language == "sh":
+            if "import keras" in example.text:
+                pytest.importorskip("keras")
+            found: dict[str, Any] = {"__name__": "example"}
+            exec(compile(example.text, "<example>", "exec"), found)
+            return [warning.code for warning in found["report"].warnings] if "report" in found else []
+        if example.language == "sh":
             for line in example.text.splitlines():
                 capsys.readouterr()
                 program, *words = shlex.split(line)
                 assert program == "rewrite"
                 main(words)
             return SHOWN.findall(capsys.readouterr().err)
-        elif example.language == "text":
+        if example.language == "text":
             _, *parts = re.split(r"^# (\S+\.rw).*\n", example.text, flags=re.MULTILINE)
             for name, text in zip(parts[::2], parts[1::2], strict=True):
                 Path(name).write_text(text)

@@ -518,3 +518,145 @@ def test_applied_again_changes_nothing() -> None:
 def test_the_backend_is_found() -> None:
     assert backend_for(chain()).name == "keras"
     assert backend_for(torch.nn.ReLU()).name == "torch"
+
+
+# ---- classes that make their network of arguments of their own
+
+
+class Net(keras.Model):  # type: ignore[misc]
+    """As the backbones of KerasHub are written."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        given = keras.Input((4,), name="given")
+        x = L.Dropout(0.5, name="drop")(L.Dense(units, activation="relu", name="a")(given))
+        super().__init__(inputs=given, outputs={"y": L.Dense(2, name="b")(x)}, **options)
+        self.units = units
+
+    def get_config(self) -> dict[str, Any]:
+        return {"units": self.units, "name": self.name}
+
+
+class Pair(keras.Sequential):  # type: ignore[misc]
+    def __init__(self, units: int = 3, **options: Any) -> None:
+        super().__init__([keras.Input((4,)), L.Dense(units, activation="relu", name="a")], **options)
+
+
+def test_a_class_that_makes_its_own_network_becomes_a_plain_model(tmp_path: Path) -> None:
+    row = np.random.default_rng(0).random((2, 4)).astype("float32")
+    for build, plain in ((lambda: Net(3), keras.Model), (Pair, keras.Sequential)):
+        model, result = changed(build(), "after ReLU: insert Dropout(0.1)", row)
+        assert isinstance(result, plain)
+        assert type(result) is not type(model)
+        report = get_report(result)
+        assert report is not None
+        assert [w.code for w in report.warnings] == ["RW411"]
+        assert getattr(result, "output_names", None) == getattr(model, "output_names", None)
+        assert kept(model, result)
+        assert same(model, result, row)
+        result.save(tmp_path / "m.keras")
+        assert same(result, keras.saving.load_model(tmp_path / "m.keras"), row)
+
+
+def test_such_a_class_inside_of_a_model() -> None:
+    given = keras.Input((4,))
+    model, result = changed(
+        keras.Model(given, L.Dense(1, name="top")(Net(3, name="net")(given)["y"])),
+        "remove Dropout",
+        np.zeros((2, 4), "float32"),
+    )
+    assert [layer.name for layer in result.get_layer("net").layers] == ["given", "a", "b"]
+    assert kept(model, result)
+
+
+def test_a_step_of_training_of_its_own_is_not_lost_without_a_word() -> None:
+    class Steps(Net):
+        def train_step(self, *args: Any) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(RewriteError, match=r"its `train_step` would be lost"):
+        apply_rules(Steps(3), Rules("remove Dropout"))
+
+
+def test_a_class_that_computes_something_else_than_its_graph_is_code() -> None:
+    class Twice(keras.Model):  # type: ignore[misc]
+        def call(self, inputs: Any, **options: Any) -> Any:
+            return 2 * super().call(inputs, **options)
+
+    given = keras.Input((4,))
+    model = Twice(given, L.Dense(2, activation="relu", name="a")(given))
+    with pytest.raises(RewriteError) as found:
+        apply_rules(model, Rules("after Linear: insert Dropout"))
+    assert found.value.code == "RW320"
+    _, result = changed(model, 'freeze "a"', np.ones((2, 4), "float32"))
+    assert same(model, result, np.ones((2, 4), "float32"))
+    assert not result.trainable_variables
+
+
+class Weighted(L.Layer):  # type: ignore[misc]
+    def call(self, x: Any, low: Any = None, high: Any = None) -> Any:
+        return 2 * x + 3 * low + 5 * high
+
+
+def test_arguments_keep_their_places_in_whatever_order_they_were_named() -> None:
+    x, a, b = (keras.Input((4,), name=name) for name in "xab")
+    inner = keras.Model({"second": a, "first": b}, a - 2 * b, name="inner")
+    value = Weighted()(x, low=inner({"second": x, "first": a}), high=Weighted()(x, high=a, low=b))
+    given = [np.random.default_rng(n).random((2, 4)).astype("float32") for n in range(3)]
+    model, result = changed(keras.Model([x, a, b], L.Dense(2)(value)), "after Linear: insert Dropout", given)
+    assert same(model, result, given)
+
+
+# ---- code that is no graph
+
+
+class Mixed(L.Layer):  # type: ignore[misc]
+    """Leaves the names of its layers to Keras, as people do."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inner = keras.Sequential([L.Dense(4, activation="relu"), L.Dense(4)])
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+def mixed() -> Any:
+    return keras.Sequential([keras.Input((4,)), Mixed(name="mixed"), L.ReLU(name="r"), L.Dense(2, name="d")])
+
+
+def test_an_activation_that_a_layer_in_code_applies_is_not_passed_over() -> None:
+    for text in ("after ReLU: insert Dropout", "replace ReLU with GELU", "remove ReLU"):
+        assert get_report(apply_rules(mixed(), Rules(text))).sites == 2
+    _, result = changed(mixed(), 'replace ReLU except "mixed.**" with GELU', np.ones((2, 4), "float32"))
+    assert [layer.name for layer in result.layers] == ["mixed", "r", "d"]
+
+
+def test_layers_in_code_keep_their_names() -> None:
+    model = mixed()
+    names = [layer.name for layer in layers_of(model) if not isinstance(layer, L.InputLayer)]
+    path = f"mixed.{model.layers[0].inner.name}.{model.layers[0].inner.layers[1].name}"
+    text = f'after "d": insert Dropout\nfreeze "{path}"'
+    _, result = changed(model, text, np.ones((2, 4), "float32"))
+    now = [layer.name for layer in layers_of(result) if not isinstance(layer, L.InputLayer)]
+    assert sorted(now) == sorted([*names, "d_dropout"])
+    assert kept(model, result)
+    assert not result.layers[0].inner.layers[1].trainable
+
+
+def test_a_graph_inside_of_code_is_told_to_be_a_model_by_itself() -> None:
+    class Around(keras.Model):  # type: ignore[misc]
+        def __init__(self, inner: Any, **options: Any) -> None:
+            super().__init__(**options)
+            self.inner = inner
+
+        def call(self, x: Any) -> Any:
+            return self.inner(x)
+
+    model = Around(chain())
+    model(image())
+    with pytest.raises(RewriteError, match="cannot be copied") as found:
+        apply_rules(model, Rules("after Conv2d: insert BatchNorm2d"))
+    assert "apply the rules to `chain`" in found.value.diagnostics[0].help

@@ -360,3 +360,32 @@ def test_layers_inside_of_code() -> None:
     assert np.allclose(numbers(model, value), numbers(frozen, value), atol=1e-6)
     for text in ('at "block.inner": set self.activation = GELU', 'after "block.inner": insert Dropout'):
         assert get_report(apply_rules(model, Rules(text))).sites == 1
+
+
+def test_what_is_frozen_stays_so_inside_of_an_attention() -> None:
+    value = keras.Input((6, 4))
+    model = keras.Model(value, L.Dense(2, name="d")(L.MultiHeadAttention(2, 2, name="mha")(value, value)))
+    model.get_layer("mha").trainable = False
+    assert learning(apply_rules(model, Rules("after Linear: insert Dropout"))) == ["d/kernel", "d/bias"]
+    model.get_layer("mha").trainable = True
+    model.get_layer("mha").query_dense.trainable = False
+    assert len(learning(apply_rules(model, Rules("after Linear: insert Dropout")))) == len(learning(model)) == 8
+
+
+def test_a_layer_that_is_half_frozen_wakes_nothing_in_it() -> None:
+    class Scaled(L.Layer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.dense, self.norm = L.Dense(4, name="dense"), L.LayerNormalization(name="norm")
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight((4,), name="scale")
+            self.dense.build(shape)
+            self.norm.build(shape)
+
+        def call(self, x: Any) -> Any:
+            return self.norm(self.dense(x) * self.scale)
+
+    model = keras.Sequential([keras.Input((4,)), Scaled(name="s")])
+    assert learning(apply_rules(model, Rules("freeze any except Dense"))) == ["s/dense/kernel", "s/dense/bias"]
+    assert learning(apply_rules(model, Rules("freeze any"))) == []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rewrite.edit import Edit, NewLayer
+from rewrite.errors import Diagnostic
 from rewrite.graph import Graph
 from rewrite.sketch import Sketch
 
@@ -87,6 +88,8 @@ class Written:
     model: Any
     names: Mapping[int, Sequence[str]]
     """number of the edit -> paths of the layers that it made"""
+    warnings: Sequence[Diagnostic] = ()
+    """what of the given model is not in the result"""
 
 
 class Reading(Protocol):

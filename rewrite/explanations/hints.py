@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewrite.explanations.explanation import explanation, rules, shell
+from rewrite.explanations.explanation import explanation, python, rules, shell
 
 _VGG = "torchvision:vgg16"
 _RESNET = "torchvision:resnet18"
@@ -114,5 +114,46 @@ HINTS = {
         """,
         rules("after Conv2d: insert BatchNorm2d", "torchvision:mobilenet_v3_small"),
         rules("after Conv2d except SqueezeExcitation: insert BatchNorm2d", "torchvision:mobilenet_v3_small"),
+    ),
+    "RW411": explanation(
+        """
+        A Keras model is made again of its inputs and outputs. The constructor of this class takes other arguments and
+        makes the whole network of them, so it cannot make a changed one, and neither can a file that names the class.
+        The result is what Keras makes of inputs and outputs: it has the layers, the weights and all names, and is
+        saved, loaded and trained without the class. What the class adds, methods such as `generate` and attributes, is
+        not in it. A class that trains or predicts by a step of its own is refused (RW320). Let the constructor take
+        what `keras.Model` takes and hand it on, and the class is kept.
+        """,
+        python(
+            """
+            import keras
+            from rewrite import Rules, apply_rules, get_report
+
+
+            class Net(keras.Model):
+                def __init__(self, units):
+                    x = keras.Input((4,))
+                    super().__init__(x, keras.layers.Dense(units, activation="relu")(x))
+
+
+            report = get_report(apply_rules(Net(8), Rules("after ReLU: insert Dropout(0.1)")))
+            """
+        ),
+        python(
+            """
+            import keras
+            from rewrite import Rules, apply_rules, get_report
+
+
+            class Net(keras.Model):
+                @classmethod
+                def of(cls, units):
+                    x = keras.Input((4,))
+                    return cls(x, keras.layers.Dense(units, activation="relu")(x))
+
+
+            report = get_report(apply_rules(Net.of(8), Rules("after ReLU: insert Dropout(0.1)")))
+            """
+        ),
     ),
 }

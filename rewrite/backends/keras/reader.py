@@ -32,6 +32,8 @@ ACTIVATION = ":activation"
 
 def graph_of(layer: object) -> Any:
     """The functional model behind a model, whose calls can be read; None where there is none."""
+    if isinstance(layer, keras.Model) and type(layer).call not in (keras.Sequential.call, functional_class().call):
+        return None  # a class may be made of inputs and outputs, and compute something else
     if isinstance(layer, keras.Sequential):
         return layer._functional if layer.built else None
     return layer if isinstance(layer, functional_class()) else None
@@ -308,9 +310,10 @@ class _Flattener:
             self.types[act.index, ()] = self.types[act.index, ("input",)] = self.types[node.index, value.index]
         return Value(act, known=node.linked)
 
-    def _open(self, container: keras.Layer, path: str, owner: Node | None) -> None:
+    def _open(self, container: keras.Layer, path: str, owner: Node | None, why: str = "") -> None:
         """Calls of layers inside of code that is no graph: that they are made is known, and nothing of their place."""
-        self.opaque[path] = f"{type(container).__name__} has a `call` of its own, which is code and no graph"
+        why = why or f"{type(container).__name__} has a `call` of its own, which is code and no graph"
+        self.opaque[path] = why
         if not qualified(type(container)).startswith(("keras.", "rewrite.")):
             self.mentioned[path] = names_in_code(type(container).call)
         for child in children_of(container):
@@ -336,7 +339,7 @@ class _Flattener:
             if inner is not None:
                 self._expand(inner, layer.path, [Value(None, known=False)] * len(inner.inputs), node)
             elif layer.children:
-                self._open(child, layer.path, node)
+                self._open(child, layer.path, node, why)
             function = fused_activation(child)
             if function is not None:
                 self._fused(node, function, Value(node, known=False))

@@ -57,12 +57,11 @@ def bases(cls: type) -> tuple[str, ...]:
     return tuple(qualified(base) for base in cls.__mro__ if issubclass(base, keras.Layer) and base is not keras.Layer)
 
 
-def functional_class() -> type:
+def functional_class() -> Any:
     """The class of a model that was made of its inputs and outputs; Keras gives it no public name."""
     from keras.src.models.functional import Functional
 
-    cls: type = Functional
-    return cls
+    return Functional
 
 
 def activation_name(function: object) -> str:

@@ -186,13 +186,13 @@ def carry_training(writer: Writer) -> None:
     )
     for path, layer, copy in pairs:
         flag = layer.trainable and not (opened and path in frozen_before)
-        if copy.trainable != flag and not children_of(layer):
-            copy.trainable = flag
-        for was, now in zip(layer._trainable_variables, copy._trainable_variables, strict=False):
-            if children_of(layer):
+        if children_of(layer):
+            for was, now in zip(layer._trainable_variables, copy._trainable_variables, strict=False):
                 now.trainable = layer.trainable and was.trainable
-            elif layer.trainable and flag and was.trainable != now.trainable:
-                now.trainable = was.trainable
+        else:
+            _learns_as(layer, copy)
+            if not flag and copy.trainable:
+                copy.trainable = False
     found = {path: copy for path, _, copy in pairs}
     for path, updates in writer.edits.updates.items():
         if path in found and any(update.changes.keys() & {"trainable", "statistics"} for update in updates):
@@ -202,8 +202,21 @@ def carry_training(writer: Writer) -> None:
             copy.hold()
     for path, layer, copy in reversed(pairs):
         # Only the flag of a layer gets into a file, and it is the flag of all in it.
-        if children_of(layer) and copy._trainable_variables and path in writer.edits.updates:
-            copy.trainable = copy.trainable and any(variable.trainable for variable in copy.trainable_variables)
+        mixed = children_of(layer) and copy._trainable_variables and path in writer.edits.updates
+        if mixed and not any(variable.trainable for variable in copy.trainable_variables):
+            copy.trainable = False
+
+
+def _learns_as(layer: Any, copy: Any) -> None:
+    """Sets the flags of a layer and of all in it, from the outside in: a flag is passed on to what lies inside.
+
+    What a layer makes when it is built, as an attention does, has not heard of a flag that was set before.
+    """
+    for part, twin in zip(layer._flatten_layers(), copy._flatten_layers(), strict=False):
+        twin.trainable = part.trainable
+        for was, now in zip(part._trainable_variables, twin._trainable_variables, strict=False):
+            if part.trainable and was.trainable != now.trainable:
+                now.trainable = was.trainable
 
 
 def _within(path: str, outer: str) -> bool:

@@ -30,6 +30,9 @@ from rewrite.errors import Diagnostic
 from rewrite.graph import Node
 from rewrite.vocabulary import OPERATIONS
 
+_STEPS = ("train_step", "test_step", "predict_step", "compute_loss")
+"""methods by which a class trains or predicts in a way of its own"""
+
 
 class Writer:
     """One write.
@@ -60,6 +63,7 @@ class Writer:
         """paths of layers that were made by their own configuration"""
         self.pairs: list[Pair] = []
         """layers and their copies, whose variables are filled when all are built"""
+        self.warnings: list[Diagnostic] = []
 
     def run(self) -> Written:
         """The changed copy."""
@@ -77,13 +81,11 @@ class Writer:
             carry_training(self)
         if _compile(model, written):
             carry_state(model.optimizer, written.optimizer, written, origins(self))
-        return Written(written, self.names)
+        return Written(written, self.names, tuple(self.warnings))
 
     def _find_parts(self, old: Any, new: Any) -> None:
         """The layers inside of a class with a `call` of its own, each with its copy."""
-        olds, news = list(walk(old))[1:], list(walk(new))[1:]
-        if len(olds) == len(news):
-            self.copies |= {id(was): now for (_, was), (_, now) in zip(olds, news, strict=True)}
+        self.copies |= {id(was): now for was, now in _same_parts(old, new)}
 
     def _check_attributes(self) -> None:
         for path, updates in self.edits.updates.items():
@@ -115,6 +117,7 @@ class Writer:
             cls, config = self._half_frozen(operation, self._config(operation, operation.get_config(), path), path)
             copy = cls.from_config(config)
             copy.name = operation.name  # which a `get_config` may leave out
+            _same_parts(operation, copy)
             if isinstance(operation, keras.Model):
                 copy.build_from_config(operation.get_build_config())
         except Exception as problem:
@@ -126,7 +129,7 @@ class Writer:
                 f"{text[0] if text else type(problem).__name__}",
                 None,
                 "a changed model has layers of its own, made by `get_config` and `from_config`",
-                help="give the class these two methods",
+                help="; or ".join(["give the class these two methods", *_models_in(operation)]),
             ) from problem
         if self.edits.touch(path):
             return self._altered(operation, copy, path)
@@ -144,10 +147,17 @@ class Writer:
                 None,
                 help=f'leave it out: `except "{path}.**"`',
             )
+        if isinstance(old, functional_class() | keras.Sequential):
+            raise cannot(
+                f"`{path or old.name}` ({type(old).__name__}) is made of a graph, and calls it in code of its own",
+                None,
+                "what stands in that graph is not called by name",
+                help="make a model of the graph alone, change it, and build the class of the result",
+            )
         made_of = old._made_of if isinstance(old, Altered) else keras.saving.serialize_keras_object(old)
-        if len(list(walk(old))) != len(list(walk(new))):
+        if not _same_parts(old, new):
             new.build_from_config(old.get_build_config())  # makes the layers that the constructor has not made
-        if len(list(walk(old))) != len(list(walk(new))):
+        if not _same_parts(old, new):
             raise cannot(
                 f"the layers of `{path or old.name}` ({type(old).__name__}) are not all made by its constructor",
                 None,
@@ -317,33 +327,79 @@ class Writer:
             env.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
         outputs = [env[id(tensor)] for tensor in functional.outputs]
         if isinstance(model, keras.Sequential):
-            return self._sequential(model, [env[id(tensor)] for tensor in functional.inputs], order)
+            return self._sequential(model, path, [env[id(tensor)] for tensor in functional.inputs], order)
         ins = keras.tree.pack_sequence_as(functional._inputs_struct, [env[id(t)] for t in functional.inputs])
         outs = keras.tree.pack_sequence_as(functional._outputs_struct, outputs)
-        cls = keras.Model if type(model) is functional_class() else type(model)
-        try:
-            with room_for(len(order)):
-                written = cls(inputs=ins, outputs=outs, name=model.name)
-        except TypeError as problem:
-            raise cannot(
-                f"`{type(model).__name__}` cannot be made again of inputs and outputs: {problem}",
-                None,
-                help="let its constructor take what `keras.Model` takes",
-            ) from problem
+        with room_for(len(order)):
+            written = self._of_its_class(model, path, keras.Model, "outputs", outputs, inputs=ins, outputs=outs)
         written.output_names = list(model.output_names)
         return written
 
-    def _sequential(self, model: Any, inputs: Sequence[Any], order: Sequence[Any]) -> Any:
-        for layer in order:
-            layer._inbound_nodes.clear()
-            layer._outbound_nodes.clear()
+    def _sequential(self, model: Any, path: str, inputs: Sequence[Any], order: Sequence[Any]) -> Any:
         first = inputs[0]._keras_history.operation
-        first._outbound_nodes.clear()
         with room_for(len(order)):
-            written = type(model)([first, *order], name=model.name)
+            written = self._of_its_class(model, path, keras.Sequential, "layers", order, layers=[first, *order])
         if hasattr(model, "output_names"):
             written.output_names = list(model.output_names)
         return written
+
+    def _of_its_class(
+        self, model: Any, path: str, plain: type, attribute: str, wanted: Sequence[Any], **made_of: Any
+    ) -> Any:
+        """A model of the class of the given one, or of `plain` where that class is not made of such arguments.
+
+        Args:
+            model: the given one.
+            path: its path.
+            plain: `keras.Model` or `keras.Sequential`.
+            attribute: what tells of a model whether it is made of what it was given.
+            wanted: which it should then be.
+            made_of: the arguments.
+
+        """
+        for cls in (type(model), plain) if type(model) not in (plain, functional_class()) else (plain,):
+            if plain is keras.Sequential:  # it calls its layers itself
+                for layer in made_of["layers"]:
+                    layer._outbound_nodes.clear()
+                for layer in wanted:
+                    layer._inbound_nodes.clear()
+            try:
+                written = cls(**made_of, name=model.name)
+                is_it = [id(item) for item in getattr(written, attribute)] == [id(item) for item in wanted]
+            except Exception:  # a constructor with arguments of its own may raise anything
+                is_it = False
+            if is_it:
+                break
+        assert is_it, "a plain model is what it is made of"
+        if cls is not type(model) and type(model) is not functional_class():
+            self._class_is_lost(model, path, plain)
+        return written
+
+    def _class_is_lost(self, model: Any, path: str, plain: type) -> None:
+        """Tells it, or refuses where the class computes or learns in a way of its own.
+
+        Raises:
+            PlanError: RW320.
+
+        """
+        own, name = type(model), path or model.name
+        steps = [step for step in _STEPS if not path and getattr(own, step) is not getattr(plain, step)]
+        help = f"let its constructor take what `keras.{plain.__name__}` takes, and hand it on"
+        if steps:
+            raise cannot(
+                f"`{name}` cannot be made again as a {own.__name__}, and its `{steps[0]}` would be lost",
+                None,
+                "its constructor takes arguments of its own, which say nothing of a change",
+                help=f"{help}; or apply the rules to `keras.Model(model.inputs, model.outputs)`",
+            )
+        self.warnings.append(
+            Diagnostic(
+                "RW411",
+                f"`{name}` is a plain `keras.{plain.__name__}` in the result, no {own.__name__}",
+                notes=("its constructor takes arguments of its own, which say nothing of a change",),
+                help=help,
+            )
+        )
 
     # ---- calls
 
@@ -374,11 +430,7 @@ class Writer:
             parted = parted or not self._took(own)
         else:
             copy = self._copy(operation) if place not in self.edits.calls_updated else self._changed(operation, place)
-            flat = iter(values)
-            args, kwargs = call.arguments.args, call.arguments.kwargs
-            args, kwargs = keras.tree.map_structure(
-                lambda item: next(flat) if isinstance(item, keras.KerasTensor) else item, (args, kwargs)
-            )
+            args, kwargs = _filled(call.arguments, values)
             outputs = keras.tree.flatten(_run_again(copy, args, kwargs, own or local))
             if isinstance(copy, keras.Layer) and copy not in order:
                 order.append(copy)
@@ -432,10 +484,7 @@ class Writer:
         functional = graph_of(self.reading.places[path])
         call = next(call for call, local in locals_of(functional) if local == node.local)
         copy = self._copy(call.operation)
-        args, kwargs = keras.tree.map_structure(
-            lambda item: value if isinstance(item, keras.KerasTensor) else item,
-            (call.arguments.args, call.arguments.kwargs),
-        )
+        args, kwargs = _filled(call.arguments, [value] * len(call.arguments.keras_tensors))
         return copy(*args, **kwargs)
 
     def _activate(self, place: Place, own: str, function: Any, value: Any, path: str, order: list[Any]) -> Any:
@@ -578,12 +627,45 @@ class Writer:
         return value
 
 
+def _filled(arguments: Any, values: Sequence[Any]) -> Any:
+    """The arguments of a call with other tensors, in the order in which Keras lists those of the call.
+
+    It sorts arguments by name there, which mapping over them does not.
+    """
+    given, flat = (arguments.args, arguments.kwargs), iter(values)
+    leaves = [next(flat) if isinstance(leaf, keras.KerasTensor) else leaf for leaf in keras.tree.flatten(given)]
+    return keras.tree.pack_sequence_as(given, leaves)
+
+
 def _take_activation(layer: Any, function: Any) -> None:
     """What was fused stays fused where the new layer can."""
     if function is not None and any(base in FUSED for base in bases(type(layer))):
         if isinstance(function, keras.Layer):
             function = type(function).from_config(function.get_config())
         layer.activation = function
+
+
+def _models_in(operation: Any) -> list[str]:
+    """What else to do with a class around models that are graphs."""
+    for path, layer in walk(operation):
+        if path and graph_of(layer) is not None:
+            return [f"apply the rules to `{path}`, which is a model by itself, and build the whole of the result"]
+    return []
+
+
+def _same_parts(old: Any, new: Any) -> list[tuple[Any, Any]]:
+    """The layers inside of two that are made in the same way, in pairs.
+
+    Those of the second take the names of the first: Keras counts names that a constructor leaves to it, and rules name
+    layers by them.
+    """
+    olds, news = list(walk(old))[1:], list(walk(new))[1:]
+    if len(olds) != len(news):
+        return []
+    pairs = [(was, now) for (_, was), (_, now) in zip(olds, news, strict=True)]
+    for was, now in pairs:
+        now.name = was.name
+    return pairs
 
 
 def _called(layer: Any, value: Any, order: list[Any]) -> Any:
