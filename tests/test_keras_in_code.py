@@ -315,3 +315,37 @@ def test_functions_in_code_are_told() -> None:
     assert any(d.code == "RW405" and "`relu` in the forward of `own`" in d.message for d in report.warnings)
     report = get_report(apply_rules(model, Rules("after Linear: insert Dropout(0.5)")))
     assert not report.warnings
+
+
+@keras.saving.register_keras_serializable("in_code")
+class Normed(L.Layer):  # type: ignore[misc]
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dense, self.norm = L.Dense(8, name="dense"), L.BatchNormalization(name="norm")
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.norm(self.dense(inputs), training=training)
+
+
+@pytest.mark.parametrize(("text", "learns", "moves"), [("freeze stats", True, False), ("freeze params", False, True)])
+def test_half_of_a_norm_in_code_is_frozen(text: str, learns: bool, moves: bool, tmp_path: Path) -> None:
+    model = through(Normed(name="odd"))
+    result = apply_rules(model, Rules(f"{text} BatchNorm"))
+    for version in (result, loaded(result, tmp_path), apply_rules(result, Rules("after ReLU: insert Dropout(0.0)"))):
+        norm = next(layer for layer in version._flatten_layers() if layer.name == "norm")
+        before = [keras.ops.convert_to_numpy(v) for v in (norm.gamma, norm.moving_mean)]
+        version.compile("sgd", "mse")
+        version.fit(values(), values() + 3, epochs=1, verbose=0)
+        now = [keras.ops.convert_to_numpy(v) for v in (norm.gamma, norm.moving_mean)]
+        assert [not np.array_equal(a, b) for a, b in zip(before, now, strict=True)] == [learns, moves]
+    thawed = apply_rules(result, Rules("unfreeze BatchNorm"))
+    assert all(v.trainable for v in thawed.layers[1].trainable_variables)
+    assert len(thawed.trainable_variables) == len(model.trainable_variables)
+
+
+def test_a_plain_freeze_changes_no_class() -> None:
+    model = through(Normed(name="odd"))
+    assert type(apply_rules(model, Rules("freeze BatchNorm")).layers[1]) is Normed
+    changed = apply_rules(model, Rules("after Linear: insert Dropout")).layers[1]
+    assert isinstance(changed, Normed)
+    assert (type(changed).__name__, type(changed).__module__) == (Normed.__name__, Normed.__module__)

@@ -203,3 +203,72 @@ def test_weights_in_another_file(file: Path) -> None:
                 weights.create_dataset("stolen", (8,), "u1", external=[("/etc/hostname", 0, 8)])
         parts["model.weights.h5"] = buffer.getvalue()
         assert refusal(packed(file, parts.items())).code == "RW504"
+
+
+MODULE = """
+import keras
+
+class Block(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = keras.layers.Dense(4, activation="relu", name="dense")
+
+    def call(self, inputs):
+        return inputs + self.dense(inputs)
+"""
+
+
+@pytest.fixture
+def changed_in_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A file in which a layer stands in the code of a class of the user's."""
+    (tmp_path / "blocks_of_mine.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import blocks_of_mine  # type: ignore[import-not-found]
+
+    value = keras.Input((4,))
+    keras.Model(value, L.Dense(2, name="d")(blocks_of_mine.Block(name="block")(value))).save(tmp_path / "plain.keras")
+    out = tmp_path / "changed.keras"
+    call = ["apply", "-e", "after Linear: insert LayerNorm", str(tmp_path / "plain.keras"), "-o", str(out)]
+    assert main(call) == 2, "the class is not allowed yet"
+    assert main([*call, "--allow", "blocks_of_mine.Block"]) == 0
+    capsys.readouterr()
+    return out
+
+
+def test_what_was_put_into_code_is_read_again(changed_in_code: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(changed_in_code).code == "RW502"
+    assert main(["show", str(changed_in_code), "--allow", "blocks_of_mine.Block"]) == 0
+    assert "dense_layernorm" in capsys.readouterr().out
+    out = changed_in_code.with_name("more.keras")
+    call = ["apply", "-e", "after LayerNorm: insert Tanh", str(changed_in_code), "-o", str(out)]
+    assert main([*call, "--allow", "blocks_of_mine.Block"]) == 0
+    assert "2 sites" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["series"][0].update(place=[7]),
+        lambda config: config["series"][0].update(place=[]),
+        lambda config: config["series"][0].update(main=5),
+        lambda config: config["series"][0].pop("layers"),
+        lambda config: config.pop("layer"),
+        lambda config: config["series"][0].update(layers=["x"]),
+    ],
+)
+def test_what_was_put_into_code_may_be_damaged(changed_in_code: Path, change: Callable[[Any], Any]) -> None:
+    path = rewritten(changed_in_code, lambda config: change(config["config"]["layers"][1]["config"]))
+    with pytest.raises(RewriteError) as caught:
+        read_model(str(path), allow=("blocks_of_mine.Block",))
+    assert caught.value.code == "RW504"
+
+
+def test_what_was_put_into_code_is_on_the_list_as_well(changed_in_code: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["config"]["layers"][1]["config"]["series"][0]["layers"].append(
+            {"module": "keras.layers", "class_name": "Lambda", "config": {}, "registered_name": None}
+        )
+
+    with pytest.raises(RewriteError) as caught:
+        read_model(str(rewritten(changed_in_code, change)), allow=("blocks_of_mine.Block",))
+    assert caught.value.code == "RW502"

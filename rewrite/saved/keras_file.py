@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,9 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
             archive.writestr(_CONFIG, json.dumps({k: v for k, v in config.items() if k != "compile_config"}))
             archive.writestr(_METADATA, json.dumps(metadata))
             archive.writestr(_WEIGHTS, weights)
-        with _at_most(held, path), room_for(_MOST_LAYERS):
+        with _at_most(held, path), room_for(_MOST_LAYERS), warnings.catch_warnings():
+            # Keras warns of classes that leave it to their first call to build their layers.
+            warnings.filterwarnings("ignore", r"`build\(\)` was called on layer", UserWarning)
             model: keras.Model = keras.saving.load_model(copy, custom_objects=classes, compile=False, safe_mode=True)
     except RewriteError:
         raise

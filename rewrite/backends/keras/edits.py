@@ -45,6 +45,8 @@ class Edits:
     """call of a function -> what changes about its arguments"""
     parted: set[str] = field(default_factory=set)
     """paths of layers whose own activation becomes a layer behind them"""
+    remade: set[str] = field(default_factory=set)
+    """paths of layers that are made by another class, or by other arguments"""
     folds: set[str] = field(default_factory=set)
     """paths of layers that take a normalisation over, and have a bias for it"""
     scopes: set[str] = field(default_factory=set)
@@ -52,9 +54,8 @@ class Edits:
 
     def touch(self, path: str) -> bool:
         """Whether something within changes that the class of a copy does not make by itself."""
-        made = (key for key, found in self.updates.items() if any(k[0] == "." for u in found for k in u.changes))
-        within = (*(key for key in (*self.parted, *made) if key != path), *self.scopes)
-        return any(not path or key == path or key.startswith(f"{path}.") for key in within)
+        layers = (key for key in (*self.parted, *self.remade) if key != path)
+        return any(not path or key == path or key.startswith(f"{path}.") for key in (*layers, *self.scopes))
 
 
 def sorted_edits(edits: Sequence[Edit]) -> Edits:
@@ -154,5 +155,7 @@ def _update(found: Edits, edit: Update) -> None:
         found.calls_updated.setdefault(_place(target), []).append(edit)
         return
     found.updates.setdefault(target.path, []).append(edit)
+    if any(key.startswith(".") for key in edit.changes):
+        found.remade.add(target.path)
     if edit.changes.keys() & {"fold", "fold_ahead"}:
         found.folds.add(target.path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -131,6 +132,10 @@ def _shape_behind(layer: Any, *given: Any, **named: Any) -> Any:
         return keras.tree.map_structure(lambda tensor: tuple(tensor.shape), spec)
 
 
+_LISTS = ("_layers", "_modules", "_tracker", "_series", "_made_of")
+"""attributes that say what an object holds; it calls nothing by them"""
+
+
 def put(holder: keras.Layer, old: keras.Layer, new: keras.Layer) -> bool:
     """Puts a layer in the place of another one, wherever an object holds that; whether it does."""
     tracker, held = holder._tracker, {**vars(holder), **vars(holder).get("_modules", {})}
@@ -139,7 +144,7 @@ def put(holder: keras.Layer, old: keras.Layer, new: keras.Layer) -> bool:
     tracker.unlock()  # a built layer takes no new ones
     found = False
     for name, value in held.items():
-        if name in ("_layers", "_modules", "_tracker"):
+        if name in _LISTS:
             continue
         changed = _swapped(value, old, new)
         if changed is not None:
@@ -165,12 +170,14 @@ def _swapped(value: Any, old: Any, new: Any) -> Any:
         if all(item is None for item in items.values()):
             return None
         return {key: value[key] if item is None else item for key, item in items.items()}
-    if type(value) is tuple or isinstance(value, list):
+    if isinstance(value, tuple | list):
         found = [_swapped(item, old, new) for item in value]
         if all(item is None for item in found):
             return None
         swapped = [was if item is None else item for was, item in zip(value, found, strict=True)]
-        return tuple(swapped) if isinstance(value, tuple) else swapped
+        if isinstance(value, list):
+            return swapped
+        return type(value)(*swapped) if hasattr(value, "_fields") else tuple(swapped)
     return None
 
 
@@ -206,7 +213,9 @@ class Altered:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The object as it was, made by its own class and altered again."""
-        layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what it has not built yet is built by its first call
+            layer = keras.saving.deserialize_keras_object(config["layer"], custom_objects=custom_objects)
         found: dict[Place, Series] = {}
         for entry in sorted(config["series"], key=lambda entry: -len(entry["place"])):
             holder, old = find(layer, entry["place"])
@@ -243,8 +252,9 @@ def replace(holder: Any, old: Any, series: Series) -> None:
     """
     if not put(holder, old, series):
         raise ValueError(f"`{old.name}` is held by no attribute of `{holder.name}` ({type(holder).__name__})")
-    shapes = getattr(old, "_build_shapes_dict", None)
-    if old.built and shapes and not series.built:
+    known = old if not isinstance(old, Series) else None if old.main is None else old.layers[old.main]
+    shapes = getattr(known, "_build_shapes_dict", None)
+    if shapes and not series.built:
         try:
             series.build(*shapes.values())
         except Exception:  # shapes that are not known before the call: Keras builds them there

@@ -251,7 +251,7 @@ def _freeze(copy: Any, layer: Layer, updates: Sequence[Update]) -> None:
         raise cannot(
             f"the statistics of `{layer.path}` cannot be frozen alone",
             updates[-1].span,
-            f"a {layer.class_name} whose statistics stand still does not learn either, and this one is made in code",
+            f"a {layer.class_name} whose statistics stand still does not learn either",
             help="write `freeze`, which stops both",
         )
     else:

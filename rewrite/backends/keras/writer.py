@@ -30,6 +30,7 @@ from rewrite.errors import Diagnostic
 from rewrite.graph import Node
 from rewrite.vocabulary import OPERATIONS
 
+_NORMS = (keras.layers.BatchNormalization, HalfFrozenBatchNormalization)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss")
 """methods by which a class trains or predicts in a way of its own"""
 
@@ -48,6 +49,7 @@ class Writer:
         self.reading = reading
         self.builder = builder
         self.edits = sorted_edits(edits)
+        self.edits.remade |= {path for path in self.edits.updates if self._changes_halves(path)}
         self.count = len(edits)
         self.names: dict[int, list[str]] = {number: [] for number in range(len(edits))}
         self.copies: dict[int, Any] = {}
@@ -198,10 +200,7 @@ class Writer:
                 if made_by_class and core == [copy]:
                     own = len(layers) + len(ahead)
                 layers += [*ahead, *core, *behind]
-            if isinstance(was, Series):
-                now.layers, now.main, now.own = layers, main, own
-                series[here] = now
-            elif layers != [now]:
+            if layers != (now.layers if isinstance(now, Series) else [now]):
                 series[here] = Series(layers, main, own)
                 replace(new, now, series[here])
 
@@ -263,9 +262,7 @@ class Writer:
 
     def _is_touched(self, own: str) -> bool:
         """Whether a part is not what its object's class makes of it."""
-        set_ = any(key[0] == "." for update in self.edits.updates.get(own, ()) for key in update.changes)
-        half = type(self.reading.places[own]) is keras.layers.BatchNormalization and own in self.edits.updates
-        return self.edits.touch(own) or set_ or half or own in self.edits.parted
+        return self.edits.touch(own) or own in self.edits.remade or own in self.edits.parted
 
     def _steps(self, steps: Sequence[Step], stem: str, path: str, rank: int) -> list[Any]:
         found: list[Any] = []
@@ -287,14 +284,22 @@ class Writer:
     def _half_frozen(self, layer: Any, config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
         """The class that the copy of a layer has: that of a BatchNormalization says what of it stands still."""
         changes = {key for update in self.edits.updates.get(path, ()) for key in update.changes}
-        plain, half = keras.layers.BatchNormalization, HalfFrozenBatchNormalization
-        if type(layer) not in (plain, half) or not changes & {"trainable", "statistics"}:
+        plain, half = _NORMS
+        if type(layer) not in _NORMS or not changes & {"trainable", "statistics"}:
             return type(layer), config
         learns, moves = wanted_training(self.reading._layers[path], self.edits.updates[path])
         config = {key: value for key, value in config.items() if key != "frozen"}
         if learns == moves:
             return plain, config
         return half, {**config, "frozen": "params" if moves else "stats"}
+
+    def _changes_halves(self, path: str) -> bool:
+        """Whether a BatchNormalization is half frozen before or after, but not both times in the same way."""
+        layer = self.reading.places[path]
+        if type(layer) not in _NORMS:
+            return False
+        learns, moves = wanted_training(self.reading._layers[path], self.edits.updates[path])
+        return getattr(layer, "frozen", None) != (None if learns == moves else "params" if moves else "stats")
 
     def _config(self, layer: Any, config: dict[str, Any], path: str) -> dict[str, Any]:
         self.configured.add(path)
