@@ -389,3 +389,65 @@ def test_a_layer_that_is_half_frozen_wakes_nothing_in_it() -> None:
     model = keras.Sequential([keras.Input((4,)), Scaled(name="s")])
     assert learning(apply_rules(model, Rules("freeze any except Dense"))) == ["s/dense/kernel", "s/dense/bias"]
     assert learning(apply_rules(model, Rules("freeze any"))) == []
+
+
+def test_layers_inside_of_a_frozen_model_learn_where_they_say_so() -> None:
+    base = keras.Sequential([keras.Input((4,)), L.Dense(3, name="a"), L.Dense(3, name="b")], name="base")
+    base.trainable = False
+    base.get_layer("b").trainable = True
+    given = keras.Input((4,))
+    model = keras.Model(given, L.Dense(2, name="top")(base(given)))
+    assert len(learning(model)) == 4
+    assert len(learning(apply_rules(model, Rules("after last Linear: insert Dropout")))) == 4
+    assert learning(apply_rules(model, Rules("freeze any"))) == []
+
+
+def test_new_layers_compute_in_the_numbers_of_their_place() -> None:
+    half = keras.DTypePolicy("mixed_bfloat16")
+    given = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, activation="relu", name="c", dtype=half)(given)
+    x = keras.ops.tanh(x)
+    model = keras.Model(given, L.Dense(2, name="d", dtype="float32")(L.Flatten(name="f", dtype=half)(x)))
+    text = (
+        "before Conv2d: insert Identity\nafter Conv2d: insert BatchNorm2d\nafter Tanh: insert Dropout\n"
+        "after Linear: insert Sigmoid\nwrap Linear with LoRA"
+    )
+    result = apply_rules(model, Rules(text))
+    found = {layer.name: layer.dtype_policy.name for layer in result.layers if not isinstance(layer, L.InputLayer)}
+    assert {name for name, policy in found.items() if policy == "float32"} == {"d", "d_sigmoid"}
+    assert len(found) == 8
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantized_layers(mode: str) -> None:
+    model = keras.Sequential([keras.Input((8,)), L.Dense(16, activation="relu", name="a"), L.Dense(8, name="b")])
+    model.quantize(mode)
+    row = np.random.default_rng(0).random((2, 8)).astype("float32")
+    for text in ("after ReLU: insert Dropout", "freeze any\nwrap Linear with LoRA(rank=2)"):
+        assert np.allclose(numbers(model, row), numbers(apply_rules(model, Rules(text)), row), atol=1e-5)
+
+
+def test_a_lora_around_a_layer_whose_activation_is_a_layer() -> None:
+    shared = L.Dense(4, activation=L.LeakyReLU(negative_slope=0.3), name="a")
+    given = keras.Input((4,))
+    model = keras.Model(given, shared(shared(given)))
+    result = apply_rules(model, Rules("wrap Linear with LoRA"))
+    row = np.random.default_rng(0).standard_normal((2, 4)).astype("float32")
+    assert np.allclose(numbers(model, row), numbers(result, row), atol=1e-6)
+
+
+def test_weights_that_a_copy_does_not_have_are_not_lost_without_a_word() -> None:
+    class Grown(L.Layer):  # type: ignore[misc]
+        size = 4
+
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight((self.size,), name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale[:4]
+
+    model = keras.Sequential([keras.Input((4,)), Grown(name="g"), L.ReLU(name="r")])
+    Grown.size = 5
+    with pytest.raises(RewriteError, match=r"`g` \(Grown\) cannot be copied: its weights are not those"):
+        apply_rules(model, Rules("after ReLU: insert Dropout"))

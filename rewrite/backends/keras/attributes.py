@@ -84,8 +84,9 @@ def activation_for(value: object, builder: Builder) -> Any:
             help=f"insert it as a layer: `insert {value}`",
         )
     given = builder.arguments(value)
-    made = activation(row, given, value.span)
-    if not isinstance(made, FunctionLayer):
-        return keras.activations.serialize(made.activation)
-    # A layer of Keras' own needs nothing of ours when it is loaded.
-    return MAKERS[row.name](given, Place(-1, 0), value.span) if row.name in MAKERS else made
+    with builder.own_policy():
+        made = activation(row, given, value.span)
+        if not isinstance(made, FunctionLayer):
+            return keras.activations.serialize(made.activation)
+        # A layer of Keras' own needs nothing of ours when it is loaded.
+        return MAKERS[row.name](given, Place(-1, 0), value.span) if row.name in MAKERS else made

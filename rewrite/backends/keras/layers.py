@@ -35,6 +35,18 @@ class Builder:
         self.modules = modules
         self.seed = seed
         self.channels = channels
+        self.policy: Any = None
+        """the policy of numbers for what is made next; None: Keras' own"""
+
+    @contextlib.contextmanager
+    def own_policy(self) -> Iterator[None]:
+        """Lets Keras make layers of the policy of their place, and leaves its own as it was."""
+        before = keras.config.dtype_policy()
+        try:
+            keras.config.set_dtype_policy(self.policy or before)
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
 
     @contextlib.contextmanager
     def own_randomness(self) -> Iterator[None]:
@@ -66,11 +78,12 @@ class Builder:
         """
         self.seed_for(new.seed)
         try:
-            if new.operation is not None:
-                layers = self._make(new, Place(self.channels, rank), around)
-            else:
-                first = () if around is None else (around,)
-                layers = [self.modules[new.external or ""](*first, *new.arguments, **new.keywords)]
+            with self.own_policy():
+                if new.operation is not None:
+                    layers = self._make(new, Place(self.channels, rank), around)
+                else:
+                    first = () if around is None else (around,)
+                    layers = [self.modules[new.external or ""](*first, *new.arguments, **new.keywords)]
         except RewriteError:
             raise
         except Exception as problem:

@@ -70,7 +70,7 @@ class LoRA(keras.layers.Layer):  # type: ignore[misc]
         activation: Any = None,
         **options: Any,
     ) -> None:
-        super().__init__(**{"dtype": base_layer.dtype_policy, **options})
+        super().__init__(**{"dtype": computing_policy(base_layer), **options})
         inner = innermost(base_layer)
         if not isinstance(inner, _WRAPPED):
             raise TypeError(f"LoRA wraps a Dense, EinsumDense, Conv or Embedding, not a {type(inner).__name__}")
@@ -150,6 +150,12 @@ class LoRA(keras.layers.Layer):  # type: ignore[misc]
     def from_config(cls, config: dict[str, Any]) -> LoRA:
         base = config["base_layer"]
         return cls(**{**config, "base_layer": keras.saving.deserialize_keras_object(base)})
+
+
+def computing_policy(layer: Any) -> Any:
+    """The policy by which a layer computes; weights that were quantized come from one that others can have, too."""
+    policy = layer.dtype_policy
+    return keras.DTypePolicy(policy.name.rpartition("_from_")[2]) if policy.quantization_mode else policy
 
 
 _WRAPPED = (

@@ -88,9 +88,12 @@ def input_shape(layer: keras.Layer) -> tuple[int | None, ...] | None:
 
 
 def learning(layer: keras.Layer) -> Iterator[tuple[Any, bool]]:
-    """The layer's own parameters, and whether they learn as far as the layer says; statistics are none."""
+    """The layer's own parameters, and whether they learn as far as they say; statistics are none.
+
+    A flag of a layer is handed on to what it has when the flag is set, and asked for of a model that is trained only.
+    """
     for variable in layer._trainable_variables:
-        yield variable, bool(layer.trainable and variable.trainable)
+        yield variable, bool(variable.trainable)
 
 
 def call_name(node: Node) -> str:
@@ -134,21 +137,16 @@ class KerasReading:
         for path, layer in walk(self.model):
             if path != self.paths[id(layer)]:
                 aliases.setdefault(id(layer), []).append(path)
-        frozen: set[str] = set()
-        found = {}
-        for path, layer in self.places.items():
-            stopped = not layer.trainable or any(path == p or path.startswith(f"{p}." if p else "") for p in frozen)
-            if not layer.trainable and children_of(layer):
-                frozen.add(path)
-            found[path] = self._layer(path, layer, tuple(aliases.get(id(layer), ())), stopped)
-        return found
+        return {
+            path: self._layer(path, layer, tuple(aliases.get(id(layer), ()))) for path, layer in self.places.items()
+        }
 
-    def _layer(self, path: str, layer: keras.Layer, aliases: tuple[str, ...], stopped: bool) -> Layer:
+    def _layer(self, path: str, layer: keras.Layer, aliases: tuple[str, ...]) -> Layer:
         shape = input_shape(layer)
         children = () if path in self.leaves and path else tuple(self._paths_of(path, layer))
         operation, attributes = layer_operation(layer, shape, self.channels)
         within = [layer] if children else list(layer._flatten_layers())
-        own = [(variable, learns and not stopped) for part in within for variable, learns in learning(part)]
+        own = [(v, learns and self.model.trainable) for part in within for v, learns in learning(part)]
         row = OPERATIONS.get(operation or "")
         statistics = row is not None and row.statistics
         return Layer(
@@ -162,7 +160,7 @@ class KerasReading:
             parameters=sum(_size(variable) for variable, _ in own),
             trainable=sum(_size(variable) for variable, learns in own if learns),
             statistics=statistics,
-            still=statistics and (stopped or getattr(layer, "frozen", "") == "stats"),
+            still=statistics and (not layer.trainable or getattr(layer, "frozen", "") == "stats"),
             training=False,
             aliases=aliases,
             activation="activation" if fused_activation(layer) is not None else None,

@@ -39,24 +39,30 @@ class Pair:
     """with all that is in it; else its own variables alone"""
 
 
-def carry_over(pair: Pair) -> None:
-    """Gives a layer the numbers of another one, as far as the shapes are the same.
+def carry_over(pair: Pair) -> int:
+    """Gives a layer the numbers of another one, as far as the shapes are the same, and tells how many variables it has.
 
     They are copied: on JAX a variable takes an array over as it is, and training one model would delete the other's.
     """
+    count = 0
     for was, now in _alike(pair):
         now.assign(keras.ops.copy(was))
+        count += 1
+    return count
 
 
 def _alike(pair: Pair) -> Iterator[tuple[Any, Any]]:
     """Variables of two layers that mean the same and have one shape."""
-    olds, news = (variables_of(layer, whole=pair.whole) for layer in (pair.old, pair.new))
-    if len(olds) != len(news):  # a bias less, or more
-        by_name = {variable.name: variable for variable in olds}
-        olds = [by_name.get(variable.name) for variable in news]
-    for was, now in zip(olds, news, strict=True):
-        if was is not None and tuple(was.shape) == tuple(now.shape):
-            yield was, now
+    parts = [list(layer._flatten_layers()) if pair.whole else [layer] for layer in (pair.old, pair.new)]
+    alike = len(parts[0]) == len(parts[1])
+    for one, other in zip(*parts, strict=True) if alike else ((pair.old, pair.new),):
+        olds, news = (variables_of(layer, whole=not alike) for layer in (one, other))
+        if [variable.name for variable in olds] != [variable.name for variable in news]:
+            by_name = {variable.name: variable for variable in olds}  # a bias less, or more, or made at another time
+            olds = [by_name.get(variable.name) for variable in news]
+        for was, now in zip(olds, news, strict=True):
+            if was is not None and tuple(was.shape) == tuple(now.shape):
+                yield was, now
 
 
 def origins(writer: Writer) -> dict[int, Any]:

@@ -20,11 +20,27 @@ from rewrite.backends.keras.in_code import Altered, Series, alter, direct, given
 from rewrite.backends.keras.in_code import Place as PlaceInCode
 from rewrite.backends.keras.layers import Builder
 from rewrite.backends.keras.optimizers import carry_state
-from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
-from rewrite.backends.keras.reader import ACTIVATION, KerasReading, children_of, graph_of, locals_of, walk
+from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization, computing_policy
+from rewrite.backends.keras.reader import (
+    ACTIVATION,
+    KerasReading,
+    children_of,
+    graph_of,
+    input_shape,
+    locals_of,
+    walk,
+)
 from rewrite.backends.keras.refusal import cannot
 from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation, layer_operation
-from rewrite.backends.keras.weights import Pair, carry_over, carry_training, origins, update_weights, wanted_training
+from rewrite.backends.keras.weights import (
+    Pair,
+    carry_over,
+    carry_training,
+    origins,
+    update_weights,
+    variables_of,
+    wanted_training,
+)
 from rewrite.edit import Edit, NewLayer
 from rewrite.errors import Diagnostic
 from rewrite.graph import Node
@@ -59,6 +75,8 @@ class Writer:
         self.shared: dict[str, list[Any]] = {}
         self.acts: dict[str, Any] = {}
         """path of a layer -> the layer that its activation has become"""
+        self.bare: set[str] = set()
+        """paths of layers whose activation is applied by the layer that wraps them"""
         self.taken: dict[str, set[str]] = {}
         """path of a model -> the names in it"""
         self.configured: set[str] = set()
@@ -66,6 +84,8 @@ class Writer:
         self.pairs: list[Pair] = []
         """layers and their copies, whose variables are filled when all are built"""
         self.warnings: list[Diagnostic] = []
+        self.beside: Any = None
+        """the operation around whose call new layers come to stand"""
 
     def run(self) -> Written:
         """The changed copy."""
@@ -75,7 +95,8 @@ class Writer:
         with self.builder.own_randomness(), keras.saving.CustomObjectScope(custom):
             written = self._copy(model)
             for pair in self.pairs:
-                carry_over(pair)
+                if carry_over(pair) < len(variables_of(pair.old, whole=pair.whole)):
+                    self._check_whole(pair.old, pair.new)
                 if pair.whole:
                     self._find_parts(pair.old, pair.new)
             self._check_attributes()
@@ -84,6 +105,19 @@ class Writer:
         if _compile(model, written):
             carry_state(model.optimizer, written.optimizer, written, origins(self))
         return Written(written, self.names, tuple(self.warnings))
+
+    def _check_whole(self, old: Any, new: Any) -> None:
+        """Refuses a copy that has lost weights, where no rule has changed what they are."""
+        path = self.reading.paths.get(id(old), "")
+        changed = path in self.edits.updates or input_shape(old) != input_shape(new)
+        if self.copies.get(id(old)) is new and not changed:
+            raise cannot(
+                f"`{path or old.name}` ({type(old).__name__}) cannot be copied: its weights are not those of a layer "
+                "that is made by its configuration",
+                None,
+                "a changed model has layers of its own, made by `get_config` and `from_config`",
+                help="let these two methods, or `get_build_config`, tell what the weights depend on",
+            )
 
     def _find_parts(self, old: Any, new: Any) -> None:
         """The layers inside of a class with a `call` of its own, each with its copy."""
@@ -220,6 +254,7 @@ class Writer:
         own = self.reading.paths[id(part)]
         call = (path, f":{own}")
         rank = len(next(iter((getattr(part, "_build_shapes_dict", None) or {"": (None,) * 4}).values())) or ())
+        self.builder.policy = _policy(part)
         carries = fused_activation(part) is not None
         function = self._function(own, part) if carries else None
         parted = own in self.edits.parted
@@ -303,13 +338,14 @@ class Writer:
 
     def _config(self, layer: Any, config: dict[str, Any], path: str) -> dict[str, Any]:
         self.configured.add(path)
+        self.builder.policy = _policy(layer)
         for update in self.edits.updates.get(path, ()):
             for key, value in update.changes.items():
                 if key == ".activation":
                     config = {**config, "activation": activation_for(value, self.builder)}
                 elif key.startswith("."):
                     config = changed_config(layer, config, key[1:], value, update.span)
-        if path in self.edits.parted:
+        if path in self.edits.parted or path in self.bare:
             config = {**config, "activation": "linear"}
         if path in self.edits.folds:
             config = {**config, "use_bias": True}
@@ -412,6 +448,7 @@ class Writer:
         self, call: Any, local: str, path: str, env: Mapping[int, Any], made: dict[Place, Any], order: list[Any]
     ) -> list[Any]:
         operation, place = call.operation, (path, local)
+        self.beside = operation
         own = self.reading.paths.get(id(operation), "") if isinstance(operation, keras.Layer) else ""
         values = [env[id(tensor)] for tensor in call.arguments.keras_tensors]
         for number, value in enumerate(values):
@@ -508,7 +545,7 @@ class Writer:
                 layer = type(function).from_config({**function.get_config(), "name": name})
                 self.pairs.append(Pair(function, layer))
             else:
-                layer = keras.layers.Activation(function, name=name)
+                layer = keras.layers.Activation(function, name=name, dtype=_policy(self.reading.places[own]))
             self.acts[own] = layer
         return self.acts[own]
 
@@ -542,6 +579,7 @@ class Writer:
 
         """
         made: list[Any] = []
+        self.builder.policy = _policy(old, values[0], self.beside)
         value: Any = values[0] if len(values) == 1 else list(values)
         for new in layers:
             rank = len(values[0].shape) if not made else len(value.shape)
@@ -594,11 +632,11 @@ class Writer:
 
     def _around(self, old: Any, new: NewLayer) -> Any:
         """The layer that a new one is made around; a LoRA applies its activation itself."""
+        if new.operation is not None and fused_activation(old) is not None:
+            self.bare.add(self.reading.paths[id(old)])
         copy = self._copy(old)
         if new.operation is not None:
             copy.name = "base_layer"
-            if fused_activation(copy) is not None:
-                copy.activation = keras.activations.linear
         return copy
 
     def _name(self, name: str, path: str) -> str:
@@ -630,6 +668,28 @@ class Writer:
             edit.layers, number, values, name, path, order, own=name, old=operation, function=function
         )
         return value
+
+
+def _policy(*beside: Any) -> Any:
+    """The policy of numbers at a place: that of the first layer, or of the layer behind the first value, that has one.
+
+    None: it is nowhere told, as behind an input.
+    """
+    for origin in beside:
+        if isinstance(origin, keras.KerasTensor):
+            origin = origin._keras_history.operation
+        if isinstance(origin, keras.layers.InputLayer) or origin is None:
+            continue
+        functional = graph_of(origin)
+        if functional is not None:
+            found = _policy(*functional.outputs)
+        elif isinstance(origin, keras.Layer):
+            found = computing_policy(origin)
+        else:
+            found = _policy(*origin._inbound_nodes[0].arguments.keras_tensors)
+        if found is not None:
+            return found
+    return None
 
 
 def _filled(arguments: Any, values: Sequence[Any]) -> Any:
