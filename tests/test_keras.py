@@ -660,3 +660,26 @@ def test_a_graph_inside_of_code_is_told_to_be_a_model_by_itself() -> None:
     with pytest.raises(RewriteError, match="cannot be copied") as found:
         apply_rules(model, Rules("after Conv2d: insert BatchNorm2d"))
     assert "apply the rules to `chain`" in found.value.diagnostics[0].help
+
+
+def test_a_layer_that_code_shares_with_the_graph_does_not_come_apart() -> None:
+    class Tied(L.Layer):  # type: ignore[misc]
+        def __init__(self, table: Any, **options: Any) -> None:
+            super().__init__(**options)
+            self.table = table
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.matmul(x, keras.ops.transpose(self.table.embeddings))
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "table": keras.saving.serialize_keras_object(self.table)}
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            return cls(**{**config, "table": keras.saving.deserialize_keras_object(config["table"])})
+
+    table = L.Embedding(9, 4, name="table")
+    given = keras.Input((3,), dtype="int32")
+    model = keras.Model(given, Tied(table, name="tied")(L.Dropout(0.5)(table(given))))
+    with pytest.raises(RewriteError, match=r"`tied` \(Tied\) cannot be copied: it shares `table`"):
+        apply_rules(model, Rules("remove Dropout"))

@@ -120,8 +120,21 @@ class Writer:
             )
 
     def _find_parts(self, old: Any, new: Any) -> None:
-        """The layers inside of a class with a `call` of its own, each with its copy."""
-        self.copies |= {id(was): now for was, now in _same_parts(old, new)}
+        """The layers inside of a class with a `call` of its own, each with its copy.
+
+        Raises:
+            PlanError: one of them is part of something else as well, and its copy is not (RW320).
+
+        """
+        for was, now in _same_parts(old, new):
+            if self.copies.setdefault(id(was), now) is not now:
+                raise cannot(
+                    f"`{self.reading.paths.get(id(old)) or old.name}` ({type(old).__name__}) cannot be copied: it "
+                    f"shares `{was.name}` with another part of the model, and its copy would have one of its own",
+                    None,
+                    "a layer that stands in the configuration of another one is made again with it",
+                    help="call the shared layer in the graph, and hand its value or its weights to the other one",
+                )
 
     def _check_attributes(self) -> None:
         for path, updates in self.edits.updates.items():
