@@ -205,6 +205,33 @@ def test_weights_in_another_file(file: Path) -> None:
         assert refusal(packed(file, parts.items())).code == "RW504"
 
 
+def test_what_is_frozen_stays_so_in_a_file_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = keras.Input((6, 4))
+    x = L.MultiHeadAttention(2, 2, name="mha")(given, given)
+    x = L.TimeDistributed(L.Dense(4, name="inside"), name="each")(x)
+    model = keras.Model(given, L.Dense(2, name="d")(L.BatchNormalization(name="n")(x)))
+    path, out = tmp_path / "model.keras", tmp_path / "out.keras"
+    model.save(path)
+    for text, learning in (("freeze any except Linear", ["d", "inside"]), ("freeze any", [])):
+        rules = ["-e", text]
+        assert main(["apply", *rules, str(path), "-o", str(out), "--force"]) == 0
+        assert "`mha` learn, which are frozen here" in capsys.readouterr().err
+        again = read_model(str(out))
+        owners = {
+            layer.name for layer in again._flatten_layers() if any(v.trainable for v in layer._trainable_variables)
+        }
+        assert sorted(owners) == learning
+    assert main(["apply", "-e", 'freeze "d"', str(path), "-o", str(out), "--force"]) == 0
+    assert "frozen here" not in capsys.readouterr().err
+    parts = members(out)
+    for wrong in (["x"], ["1"], ["1-2-3"], [3]):
+        metadata = json.loads(parts["metadata.json"])
+        metadata["rewrite"]["frozen"] = wrong
+        with pytest.raises(RewriteError) as found:
+            read_model(str(packed(out, {**parts, "metadata.json": json.dumps(metadata).encode()}.items())))
+        assert found.value.code == "RW504"
+
+
 MODULE = """
 import keras
 

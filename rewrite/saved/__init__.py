@@ -89,9 +89,9 @@ def notes_on(model: Any) -> list[str]:
 
     if backend_for(model).name != "keras":
         return []
-    from rewrite.saved.keras_file import renamed_outputs
+    from rewrite.saved.keras_file import renamed_outputs, woken
 
-    return [note for note in (renamed_outputs(model),) if note]
+    return [note for note in (renamed_outputs(model), woken(model)) if note]
 
 
 def unreadable(message: str, *notes: str, help: str = "") -> Diagnostic:

@@ -1,7 +1,8 @@
 """`.keras` files: a zip of a configuration in JSON, and weights in HDF5.
 
-What Keras keeps of a model in memory and not in a file (the names of its outputs) and what rewrite knows of it (the
-rules that were applied) stands in the metadata of the file under a key of ours, which Keras passes over.
+What Keras keeps of a model in memory and not in a file (the names of its outputs, and what is frozen inside of a layer
+that makes its own layers) and what rewrite knows of it (the rules that were applied) stands in the metadata of the file
+under a key of ours, which Keras passes over.
 
 The configuration decides what is imported and called when Keras loads the file, so it is read here first, by a JSON
 parser and nothing else: every class that it names must be on a list. Only then is Keras imported, and it is handed a
@@ -15,6 +16,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -43,6 +45,9 @@ _ALTERED = "rewrite>Altered"
 """how a class of the user's is registered when layers in its code were changed"""
 _OURS = "rewrite"
 """key of the metadata"""
+_WOKEN = "_rewrite_woken"
+_SHOWN = 3
+"""layers that a note names"""
 _MOST_RATIO = 100
 """how many bytes one byte of the archive may become"""
 _MOST_SIZE = 1 << 31
@@ -60,6 +65,13 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
         SafetyError: RW502 it holds code or a class that is not known, RW504 it is damaged, or Keras is missing.
 
     """
+    model, ours = _loaded(path, allow)
+    _remember(model, ours)
+    return model
+
+
+def _loaded(path: str, allow: Sequence[str]) -> tuple[keras.Model, dict[str, list[str]]]:
+    """The model as Keras loads it, and what rewrite has written down of it."""
     config, metadata, weights = _contents(path)
     custom = _check(path, config, frozenset(allow))
     ours = _ours(path, metadata)
@@ -97,8 +109,7 @@ def read_keras(path: str, *, allow: Sequence[str] = ()) -> keras.Model:
         raise damaged(path, reason(error)).error() from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _remember(model, ours)
-    return model
+    return model, ours
 
 
 def _remember(model: keras.Model, ours: Mapping[str, list[str]]) -> None:
@@ -108,6 +119,7 @@ def _remember(model: keras.Model, ours: Mapping[str, list[str]]) -> None:
     names = ours["output_names"]
     if names and len(names) == len(getattr(model, "output_names", ())):
         model.output_names = names
+    _freeze(model, ours["frozen"])
 
 
 @contextlib.contextmanager
@@ -164,14 +176,72 @@ def write_keras(model: keras.Model, path: str, *, allow: Sequence[str] = ()) -> 
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        again = read_keras(path, allow=allow)
+        again, _ = _loaded(path, allow)
     except RewriteError as error:
         if error.code != "RW502":
             raise
         return error.diagnostics[0].message.replace(f"`{path}`", "it")
     if not _alike(model, again):
         raise damaged(path, "what was read back differs from what was written").error()
+    model.__dict__[_WOKEN] = _woken(model, again)
     return ""
+
+
+def woken(model: keras.Model) -> str:
+    """What Keras lets learn in the file that was written last, and is frozen in the model; else empty."""
+    paths = model.__dict__.get(_WOKEN, [])
+    if not paths:
+        return ""
+    shown = ", ".join(f"`{path}`" for path in paths[:_SHOWN])
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return (
+        f"where Keras loads the file, {shown}{more} learn, which are frozen here: a file has the flags of layers that "
+        "stand in a graph only; set `trainable = False` there again in front of `compile` (rewrite does so itself)"
+    )
+
+
+def _woken(model: keras.Model, again: keras.Model) -> list[str]:
+    """Paths of the layers with parameters that learn in `again` and not in `model`, which are alike otherwise."""
+    from rewrite.backends.keras.reader import children_of, walk
+
+    awake = {id(was) for was, now in zip(model.weights, again.weights, strict=True) if now.trainable > was.trainable}
+    return [
+        path
+        for path, layer in walk(model)
+        if any(id(v) in awake for v in (layer._trainable_variables if children_of(layer) else layer.weights))
+    ]
+
+
+def _frozen(model: keras.Model) -> list[str]:
+    """What does not learn: numbers of layers among all, `3-7`, and of variables among those of a layer, `3.0`."""
+    layers = list(enumerate(model._flatten_layers()))
+    still = [number for number, layer in layers if not layer.trainable]
+    runs: list[list[int]] = []
+    for number in still:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [f"{first}-{last}" for first, last in runs] + [
+        f"{number}.{place}"
+        for number, layer in layers
+        if layer.trainable
+        for place, variable in enumerate(layer._trainable_variables)
+        if not variable.trainable
+    ]
+
+
+def _freeze(model: keras.Model, frozen: Sequence[str]) -> None:
+    """Sets the flags that `_frozen` has told, from the outside in: a flag is handed on to what lies inside."""
+    if not frozen:
+        return
+    runs = [tuple(map(int, text.split("-"))) for text in frozen if "-" in text]
+    for number, layer in enumerate(model._flatten_layers()):
+        layer.trainable = not any(first <= number <= last for first, last in runs)
+    for number, layer in enumerate(model._flatten_layers()):
+        for place, variable in enumerate(layer._trainable_variables):
+            if f"{number}.{place}" in frozen:
+                variable.trainable = False
 
 
 def renamed_outputs(model: keras.Model) -> str:
@@ -192,7 +262,8 @@ def _add_ours(model: keras.Model, path: str) -> None:
     from rewrite.backends import backend_for
 
     history = list(backend_for(model).history(model))
-    ours = {"history": history, "output_names": list(getattr(model, "output_names", ()))}
+    names = list(getattr(model, "output_names", ()))
+    ours = {"history": history, "output_names": names, "frozen": _frozen(model)}
     whole = f"{path}.whole"
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(whole, "w") as new:
         for member in old.infolist():
@@ -209,12 +280,14 @@ def _ours(path: str, metadata: Mapping[str, Any]) -> dict[str, list[str]]:
     found = metadata.get(_OURS, {})
     if not isinstance(found, dict):
         raise damaged(path, "its metadata is not as it was written").error()
-    ours = {key: found.get(key, []) for key in ("history", "output_names")}
+    ours = {key: found.get(key, []) for key in ("history", "output_names", "frozen")}
     for texts in ours.values():
         if not isinstance(texts, list) or len(texts) > 10_000:
             raise damaged(path, "its metadata is not as it was written").error()
         if not all(isinstance(text, str) and len(text) <= 200 and text.isprintable() for text in texts):
             raise damaged(path, "its metadata is not as it was written").error()
+    if not all(re.fullmatch(r"\d+[-.]\d+", text, re.ASCII) for text in ours["frozen"]):
+        raise damaged(path, "its metadata is not as it was written").error()
     return ours
 
 
