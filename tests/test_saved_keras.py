@@ -232,6 +232,30 @@ def test_what_is_frozen_stays_so_in_a_file_of_ours(tmp_path: Path, capsys: pytes
         assert found.value.code == "RW504"
 
 
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantized_models(mode: str, tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((8,)), L.Dense(16, activation="relu", name="a"), L.Dense(8, name="b")])
+    model.quantize(mode)
+    model.save(tmp_path / "model.keras")
+    out = tmp_path / "out.keras"
+    assert main(["apply", "-e", "after ReLU: insert Dropout", str(tmp_path / "model.keras"), "-o", str(out)]) == 0
+    row = np.random.default_rng(0).random((2, 8)).astype("float32")
+    before, after = (keras.ops.convert_to_numpy(m(row)) for m in (model, read_model(str(out))))
+    assert np.allclose(before, after, atol=1e-5)
+
+
+def test_masks_of_an_attention(tmp_path: Path) -> None:
+    given = keras.Input((5,), dtype="int32")
+    x = L.Embedding(9, 4, mask_zero=True)(given)
+    model = keras.Model(given, L.Dense(2)(L.Attention()([x, L.LSTM(4, return_sequences=True)(x)])))
+    model.save(tmp_path / "model.keras")
+    rule = "after Embedding: insert Dropout"
+    assert main(["apply", "-e", rule, str(tmp_path / "model.keras"), "-o", str(tmp_path / "out.keras")]) == 0
+    row = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 0, 0]])
+    before, after = (keras.ops.convert_to_numpy(m(row)) for m in (model, read_model(str(tmp_path / "out.keras"))))
+    assert np.allclose(before, after, atol=1e-6)
+
+
 MODULE = """
 import keras
 

@@ -26,11 +26,12 @@ Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal Lecu
 OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
 """
 _NUMPY = """
-Abs Absolute Add All Amax Amin Any Arange Argmax Argmin Average BroadcastTo Ceil Clip Concatenate Cos Cumsum Divide Dot
-Einsum Equal Exp ExpandDims Flip Floor GetItem Greater GreaterEqual Less LessEqual Log LogicalAnd LogicalNot LogicalOr
-Matmul Max Maximum Mean Min Minimum Mod Moveaxis Multiply Negative NotEqual OnesLike Pad Power Prod Ravel Reciprocal
-Repeat Reshape Round Sign Sin Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Tan Tanh Tile Transpose
-TrueDivide Var Where ZerosLike
+Abs Absolute Add All Amax Amin Any Arange Argmax Argmin Argsort Average BroadcastTo Ceil Clip Concatenate Cos Cumprod
+Cumsum Diagonal Divide Dot Einsum Equal Exp ExpandDims Expm1 Flip Floor FloorDivide GetItem Greater GreaterEqual
+Isfinite Isinf Isnan Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr LogicalXor Matmul Max Maximum Mean Min
+Minimum Mod Moveaxis Multiply Negative NotEqual OnesLike Outer Pad Power Prod Ravel Reciprocal Repeat Reshape Roll Round
+Sign Sin Sort Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take TakeAlongAxis Tan Tanh Tensordot Tile
+Transpose Tril Triu TrueDivide Var Where ZerosLike
 """
 _NN = """
 AveragePool BatchNorm Celu Conv ConvTranspose DepthwiseConv Elu Gelu Glu HardShrink HardSigmoid HardSilu HardTanh
@@ -46,8 +47,14 @@ ALLOWED: frozenset[str] = frozenset(
         *(f"keras.constraints.{name}" for name in ("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm")),
         *(f"keras.src.ops.numpy.{name}" for name in _NUMPY.split()),
         *(f"keras.src.ops.nn.{name}" for name in _NN.split()),
-        "keras.src.ops.core.Cast",
+        *(f"keras.src.ops.core.{name}" for name in ("Cast", "ConvertToTensor", "StopGradient", "Unstack")),
         "keras.DTypePolicy",
+        *(
+            f"keras.dtype_policies.{name}"
+            for name in ("DTypePolicyMap", "Int4DTypePolicy", "QuantizedDTypePolicy", "QuantizedFloat8DTypePolicy")
+        ),
+        "keras.quantizers.AbsMaxQuantizer",
+        *(f"keras.quantizers.{name}QuantizationConfig" for name in ("Int8", "Int4", "Float8")),
         "keras.Sequential",
         "keras.Functional",
         "keras.Model",
