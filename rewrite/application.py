@@ -223,7 +223,7 @@ class Application:
         try:
             written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
         except RewriteError as problem:
-            if problem.code == "RW311" and made.shape_changes:  # where a copy is made by running it
+            if problem.code == "RW310" and made.shape_changes:  # where a copy is made by running it
                 raise raisable([*made.shape_changes, *problem.diagnostics]) from problem
             raise
         self.edits += len(made.edits)

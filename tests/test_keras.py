@@ -634,6 +634,28 @@ def test_an_activation_that_a_layer_in_code_applies_is_not_passed_over() -> None
     assert [layer.name for layer in result.layers] == ["mixed", "r", "d"]
 
 
+def test_what_stands_behind_a_change_and_does_not_fit_is_told() -> None:
+    model = keras.Sequential([keras.Input((4,)), L.Dense(12, name="d"), L.Reshape((3, 4), name="shape")])
+    text = "replace Linear with Linear(out_features=5); expect output (_, 3, 4)"
+    with pytest.raises(
+        RewriteError, match=r"(?s)RW310.*RW310\]: `shape` does not take what comes to it after the change: The total"
+    ):
+        apply_rules(model, Rules(text))
+
+
+def test_why_a_layer_cannot_be_made_again_is_told() -> None:
+    class Odd(L.Layer):  # type: ignore[misc]
+        def call(self, x: Any) -> Any:
+            return x
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "odd": 1}
+
+    model = keras.Sequential([keras.Input((4,)), Odd(name="o"), L.ReLU(name="r")])
+    with pytest.raises(RewriteError, match=r"`o` \(Odd\) cannot be copied: .*odd"):
+        apply_rules(model, Rules("after ReLU: insert Dropout"))
+
+
 def test_layers_in_code_keep_their_names() -> None:
     model = mixed()
     names = [layer.name for layer in layers_of(model) if not isinstance(layer, L.InputLayer)]

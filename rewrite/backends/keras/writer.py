@@ -30,7 +30,7 @@ from rewrite.backends.keras.reader import (
     locals_of,
     walk,
 )
-from rewrite.backends.keras.refusal import cannot
+from rewrite.backends.keras.refusal import cannot, told
 from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation, layer_operation
 from rewrite.backends.keras.weights import (
     Pair,
@@ -172,10 +172,8 @@ class Writer:
         except Exception as problem:
             if getattr(problem, "diagnostics", None):
                 raise
-            text = str(problem).strip().splitlines()
             raise cannot(
-                f"`{path or operation.name}` ({type(operation).__name__}) cannot be copied: "
-                f"{text[0] if text else type(problem).__name__}",
+                f"`{path or operation.name}` ({type(operation).__name__}) cannot be copied: {told(problem)}",
                 None,
                 "a changed model has layers of its own, made by `get_config` and `from_config`",
                 help="; or ".join(["give the class these two methods", *_models_in(operation)]),
@@ -766,14 +764,10 @@ def _run_again(copy: Any, args: Any, kwargs: Any, name: str) -> Any:
     try:
         return copy(*args, **kwargs)
     except Exception as problem:
-        # Keras puts words of its own around what the code raised, and its arguments behind it.
-        lines = (line.strip("\x1b[01m ") for line in str(problem).partition("Arguments received")[0].splitlines())
-        theirs = ("Exception encountered", "Could not automatically")
         raise Diagnostic(
-            "RW311",
-            f"`{name}` does not run in the rewritten model",
-            notes=tuple(line for line in lines if line and not line.startswith(theirs))[:2],
-            help="`rewrite plan` shows what each site gets",
+            "RW310",
+            f"`{name}` does not take what comes to it after the change: {told(problem)}",
+            help="change the layers between them too, or leave the place out with `except`",
         ).error() from problem
 
 
