@@ -315,6 +315,48 @@ def test_a_read_weight_alone_is_no_match() -> None:
     refused("RW319", Calls(), "after Linear: insert Dropout(0.1)", "`fc", example_inputs=torch.randn(2, 4))
 
 
+class Processor:
+    """No module: it gets the layer that it works for, and calls the children of that."""
+
+    def __call__(self, attention: nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():  # not captured
+            return attention.key(attention.query(x))
+
+
+class Delegates(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.processor = Processor()
+
+    def dtype(self) -> torch.dtype:
+        return self.query.weight.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.processor(self, x)
+
+
+class Owner(nn.Module):
+    """Calls the layers of its child itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Delegates()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.processor(self.inner, x)
+
+
+@pytest.mark.parametrize("kind", [Delegates, Owner])
+def test_a_layer_that_somebody_else_calls_is_called(kind: type[nn.Module]) -> None:
+    model, x = kind().eval(), torch.randn(2, 4)
+    for options in ({}, {"example_inputs": x}):
+        result = rewritten(model, "after Linear: insert Tanh", **options)
+        assert [path.rpartition(".")[2] for path in sites(result)] == ["query", "key"]
+        assert misses(result) == ""
+        assert count_calls(result, x, "Tanh") == 2
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_the_fast_path_of_an_encoder_layer_calls_what_was_inserted(norm_first: bool) -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=norm_first)

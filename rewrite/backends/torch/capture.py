@@ -34,7 +34,6 @@ from rewrite.backends.torch.proxies import (
     structure_of_example,
     traced_class,
 )
-from rewrite.backends.torch.reads import read_without_call
 from rewrite.backends.torch.scopes import (
     SIMPLE,
     Body,
@@ -200,12 +199,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 for called in body.children.values():
                     # Read by somebody, but called as well: its call can be extended like any other.
                     self.read_only.pop(paths[called][0], None)
-        for module, scope in scopes.items():
-            cls: Any = type(module)
-            for name in read_without_call(cls) if scope.reason else ():
-                child = module._modules.get(name)
-                if child is not None and len(paths[child]) == 1:
-                    self.read_only.setdefault(paths[child][0], scope.path)
+        for path in self.examples:
+            self.read_only.pop(path, None)  # seen to be called, by whomever
         whole = frozenset(originals[twin] for twin in self.whole)
         return Capture(self.given, paths, scopes, self.read_only, whole)
 
