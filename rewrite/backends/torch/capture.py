@@ -14,6 +14,7 @@ import collections
 import contextlib
 import inspect
 import operator
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from torch import fx, nn
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
+    ModelType,
     OtherMode,
     ScopeProxy,
     TrainingFlag,
@@ -66,6 +68,10 @@ from rewrite.backends.torch.weight_reads import read_children
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
 """methods of a tensor that return something else"""
+
+_HERE = os.path.dirname(__file__)
+_TORCHS_OWN = ("/torch/fx/", "/torch/nn/modules/module")
+"""files that lie between the code of a forward and what stops its capture"""
 
 
 @dataclass
@@ -117,7 +123,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         """grad mode, autocast and the like when the innermost forward began"""
         self._stand_in()
         self.answering: list[dict[str, Any]] = []
-        """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
+        """globals of the modules of forwards, in which `isinstance` and `type` know what stands for a tensor"""
         self.blamed: set[object] = set()
         """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
@@ -206,7 +212,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Afterwards the modules that forwards live in have Python's own `isinstance` again."""
+        """Afterwards the modules that forwards live in have Python's own `isinstance` and `type` again."""
         plain = torch.is_tensor
         torch.is_tensor = model_is_tensor  # type: ignore[assignment]
         try:
@@ -214,14 +220,14 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         finally:
             torch.is_tensor = plain
             for space in self.answering:
-                del space["isinstance"]
+                del space["isinstance"], space["type"]
             self.answering = []
 
     def _answer_in(self, function: Any) -> None:
         function = getattr(function, "_rewrite_original", function)
         space = getattr(inspect.unwrap(function), "__globals__", None)
-        if space is not None and "isinstance" not in space:
-            space["isinstance"] = model_isinstance
+        if space is not None and space.keys().isdisjoint(("isinstance", "type")):
+            space.update(isinstance=model_isinstance, type=ModelType)
             self.answering.append(space)
 
     def open_alone(self, module: nn.Module) -> None:
@@ -743,11 +749,14 @@ def _describe(problem: BaseException) -> str:
     """Why a forward could not be captured, with the line of the model's own code that stopped it."""
     where = ""
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if "/torch/fx/" in frame.filename or frame.filename == __file__ or "/torch/nn/modules/module" in frame.filename:
+        if frame.filename.startswith(_HERE) or any(part in frame.filename for part in _TORCHS_OWN):
             continue
         where = f" ({frame.filename.rpartition('site-packages/')[2]}:{frame.lineno})"
         break
-    text = str(problem).strip().splitlines()
+    try:
+        text = str(problem).strip().splitlines()
+    except Exception:  # an exception of a stranger's class, or about a stranger's object
+        text = []
     what = text[0] if text else type(problem).__name__
     if not isinstance(problem, Unfaithful):
         what = f"{type(problem).__name__}: {what}"
