@@ -582,3 +582,70 @@ def test_the_signature_of_an_extended_layer_stays() -> None:
     _, result, _ = opaque()
     assert inspect.signature(result.conv.forward) == inspect.signature(nn.Conv2d(1, 1, 1).forward)
     assert result.conv.forward.__qualname__ == nn.Conv2d.forward.__qualname__
+
+
+class Skips(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = F.relu(self.fc(x))
+        return x if skip is None else F.relu(x + skip)
+
+
+class AsksForSkips(nn.Module):
+    """Nobody knows without an example how it calls the module in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Skips()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, x) if x.sum() != 0 else x
+
+
+def test_functions_for_an_argument_that_nobody_is_known_to_give_are_told() -> None:
+    model, x = AsksForSkips(), torch.ones(2, 4)
+    error = refused("RW301", model, "after add: insert Identity")
+    assert "add" in str(error)
+    (warning,) = report_of(rewritten(model, "after Linear | add: insert Identity; expect any matches")).warnings[-1:]
+    assert (warning.code, "`skip`" in str(warning), "example" in str(warning.help)) == ("RW405", True, True)
+    result = rewritten(model, "after add: insert Tanh", example_inputs=x)
+    assert count_calls(result, x, "Tanh") == len(sites(result)) == 1
+
+
+class TwoTowers(nn.Module):
+    """Takes one of two inputs, or both: a call without any argument does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = Skips(), Skips()
+
+    def forward(self, left: Tensor | None = None, right: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        return self.left(left) if left is not None else None, self.right(right) if right is not None else None
+
+
+def test_no_model_is_taken_to_be_called_without_an_argument() -> None:
+    model, x = TwoTowers(), torch.ones(2, 4)
+    result = rewritten(model, "after Linear: insert Tanh")
+    assert sites(result) == ["left.fc", "right.fc"]
+    assert count_calls(result, (x, x), "Tanh") == 2
+    assert count_calls(result, (x,), "Tanh") == 1
+
+
+class OptionalScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        x = torch.tanh(self.fc(x))
+        return x if scale is None else x * scale
+
+
+def test_a_function_in_a_forward_without_needed_arguments_asks_for_an_example() -> None:
+    model, x = OptionalScale(), torch.ones(2, 4)
+    refused("RW206", model, "after tanh: insert Dropout(0.1)", "read without `x`")
+    result = rewritten(model, "after tanh: insert Dropout(0.1)", example_inputs=x)
+    assert count_calls(result, x, "Dropout") == 1

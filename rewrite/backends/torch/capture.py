@@ -268,7 +268,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 for name, value in list(bound.arguments.items())[1:]:
                     arguments[name] = structure_of_example(value, name)
                 assumed = ""
-        self.open(module, arguments, sure=sure, alone=not root, assumed="" if root else assumed)
+        if root and any(isinstance(structure, Placeholder) for structure in arguments.values()):
+            assumed = ""  # the model is called as it says; only nobody calls one without a single argument
+        self.open(module, arguments, sure=sure, alone=not root or bool(assumed), assumed=assumed)
 
     def open(
         self,

@@ -333,15 +333,23 @@ def flatten(
         for function in _closed_functions(scope) if not scope.reason else ():
             closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | _names_in_code(function)
+    guessed = {scope.path: scope.assumed for scope in capture.scopes.values() if scope.assumed and not scope.reason}
+    for scope in capture.scopes.values():
+        if scope.path in guessed:
+            left = _mentions_in_code(_written_forward(scope.module)) - _calls_in_bodies(scope)
+            mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | left.keys()
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
     _agree_on_layers(nodes)
-    graph = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
+    make = functools.partial(
+        Graph, name, layers=layers, opaque=opaque, closed=closed, guessed=guessed, kinds=kinds, mentioned=mentioned
+    )
+    graph = make(nodes, outputs=outputs)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
         _agree_on_layers(nodes)
-        other = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
+        other = make(nodes, outputs=outputs)
     return graph, other, calls
 
 
@@ -369,17 +377,34 @@ def _written_forward(module: nn.Module) -> Any:
     return inspect.unwrap(getattr(forward, "_rewrite_original", forward))
 
 
-def _names_in_code(function: Any) -> frozenset[str]:
-    """Global and attribute names that the code of a function uses, functions defined inside it included."""
-    found: set[str] = set()
+def _calls_in_bodies(scope: Scope) -> Counter[str]:
+    """Name of each function and method that a captured forward calls -> how often, in the mode where it does more."""
+    found: Counter[str] = Counter()
+    for body in scope.bodies.values():
+        targets = [node.target for node in body.graph.nodes if node.op in ("call_function", "call_method")]
+        found |= Counter(target if isinstance(target, str) else getattr(target, "__name__", "") for target in targets)
+    return found
+
+
+def _mentions_in_code(function: Any) -> Counter[str]:
+    """Like `_names_in_code`, with how often each stands there."""
+    found: Counter[str] = Counter()
     codes = [getattr(function, "__code__", None)]
     while codes:
         code = codes.pop()
         if code is not None:
-            found.update(code.co_names)
-            found.update(_OPERATORS[step.argrepr] for step in dis.get_instructions(code) if step.argrepr in _OPERATORS)
+            for step in dis.get_instructions(code):
+                if step.opcode in dis.hasname:
+                    found[step.argval] += 1
+                elif step.argrepr in _OPERATORS:
+                    found[_OPERATORS[step.argrepr]] += 1
             codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return frozenset(found)
+    return found
+
+
+def _names_in_code(function: Any) -> frozenset[str]:
+    """Global and attribute names that the code of a function uses, functions defined inside it included."""
+    return frozenset(_mentions_in_code(function))
 
 
 def _agree_on_layers(nodes: Sequence[Node]) -> None:
