@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 
+import helpers_of_a_model
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_of_a_model import doubled
 from torch import nn
 
 from rewrite import RewriteError, Rules, apply_rules, get_report
@@ -416,3 +419,17 @@ class CallsPicky(nn.Module):
 def test_an_exception_that_cannot_be_told_is_one_reason_more() -> None:
     result = apply_rules(CallsPicky(), INSERT)
     assert get_report(result).sites == 1
+
+
+class CallsHelpers(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.c(doubled(x))
+        return x + 1 if torch.jit.isinstance(x, torch.Tensor) else x
+
+
+def test_helpers_in_other_modules_are_told_the_same() -> None:
+    model, x = CallsHelpers().eval(), torch.randn(2, 4, 5, 5)
+    result = apply_rules(model, Rules("after mul: insert Identity"), example_inputs=x)
+    assert get_report(result).sites == 1
+    assert torch.equal(result(x), model(x))
+    assert not any("isinstance" in vars(module) for module in (sys.modules[__name__], helpers_of_a_model))

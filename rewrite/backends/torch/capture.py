@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import inspect
 import operator
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ from rewrite.backends.torch.proxies import (
     TrainingFlag,
     model_is_tensor,
     model_isinstance,
+    model_jit_isinstance,
     structure_of,
     structure_of_example,
     traced_class,
@@ -68,6 +71,9 @@ from rewrite.backends.torch.weight_reads import read_children
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
 """methods of a tensor that return something else"""
+
+_NO_MODELS = frozenset([*(sys.stdlib_module_names - {"__main__"}), "torch", "rewrite", "numpy", "sympy"])
+"""modules of Python with no code of models"""
 
 _HERE = os.path.dirname(__file__)
 _TORCHS_OWN = ("/torch/fx/", "/torch/nn/modules/module")
@@ -122,8 +128,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
         self._stand_in()
-        self.answering: list[dict[str, Any]] = []
-        """globals of the modules of forwards, in which `isinstance` and `type` know what stands for a tensor"""
+        self.answering: list[tuple[dict[str, Any], str]] = []
+        """globals of modules of Python, and the builtin in them that knows what stands for a tensor"""
         self.blamed: set[object] = set()
         """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
@@ -212,23 +218,33 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Afterwards the modules that forwards live in have Python's own `isinstance` and `type` again."""
-        plain = torch.is_tensor
+        """While it lasts, code that is not torch's own is told that what stands for a tensor is one.
+
+        That is code of forwards and of what they call, wherever it stands, so all modules of Python are meant.
+        """
+        plain = torch.is_tensor, torch.jit.isinstance
         torch.is_tensor = model_is_tensor  # type: ignore[assignment]
+        torch.jit.isinstance = functools.partial(model_jit_isinstance, plain[1])
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] not in _NO_MODELS:
+                self._answer(getattr(module, "__dict__", {}))
         try:
             yield
         finally:
-            torch.is_tensor = plain
-            for space in self.answering:
-                del space["isinstance"], space["type"]
+            torch.is_tensor, torch.jit.isinstance = plain
+            for space, name in self.answering:
+                del space[name]
             self.answering = []
+
+    def _answer(self, space: dict[str, Any], **more: Any) -> None:
+        for name, answer in {"isinstance": model_isinstance, **more}.items():
+            if name not in space:
+                space[name] = answer
+                self.answering.append((space, name))
 
     def _answer_in(self, function: Any) -> None:
         function = getattr(function, "_rewrite_original", function)
-        space = getattr(inspect.unwrap(function), "__globals__", None)
-        if space is not None and space.keys().isdisjoint(("isinstance", "type")):
-            space.update(isinstance=model_isinstance, type=ModelType)
-            self.answering.append(space)
+        self._answer(getattr(inspect.unwrap(function), "__globals__", {}), type=ModelType)
 
     def open_alone(self, module: nn.Module) -> None:
         """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""

@@ -128,6 +128,15 @@ def model_isinstance(value: object, kinds: Any) -> bool:
     return issubclass(torch.Tensor, kinds)
 
 
+def model_jit_isinstance(plain: Callable[..., bool], value: object, kinds: Any) -> bool:
+    """`torch.jit.isinstance` during a capture."""
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, ScopeProxy):
+                item.tracer.refuse("asks for the type of a container of values")
+    return plain(torch.empty(0), kinds) if model_isinstance(value, torch.Tensor) else plain(value, kinds)
+
+
 def model_is_tensor(value: object) -> bool:
     """`torch.is_tensor` during a capture."""
     return model_isinstance(value, torch.Tensor)
