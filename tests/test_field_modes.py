@@ -649,3 +649,27 @@ def test_a_function_in_a_forward_without_needed_arguments_asks_for_an_example() 
     refused("RW206", model, "after tanh: insert Dropout(0.1)", "read without `x`")
     result = rewritten(model, "after tanh: insert Dropout(0.1)", example_inputs=x)
     assert count_calls(result, x, "Dropout") == 1
+
+
+class HeldTwice(nn.Module):
+    """The same layers belong to the model and to a part of it, which calls them; the model may do so as well."""
+
+    def __init__(self, calls: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.single = nn.Linear(4, 4)
+        self.skip = nn.Sequential(self.stem, self.single)
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.skip(x) if x.sum() != 0 else x
+        return self.single(self.stem(x)) if self.calls else x
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_a_layer_that_is_held_twice_is_one_place(calls: bool) -> None:
+    model, x = HeldTwice(calls), torch.ones(2, 4)
+    result = rewritten(model, "after Linear: insert Tanh", example_inputs=x)
+    assert sites(result) == ["stem.0", "single"]
+    assert count_calls(result, x, "Tanh") == (4 if calls else 2)
+    assert sites(rewritten(model, "after ReLU: insert Identity")) == ["stem.1"]

@@ -8,7 +8,7 @@ import inspect
 import operator
 import types
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -62,9 +62,23 @@ class Flattener:
         """read every scope in the mode that it is not in now"""
         self.nodes: list[Node] = []
         self.loose: set[nn.Module] = set()
+        """modules of which it is only assumed that the forward around them calls them"""
+        self.called: set[nn.Module] = set()
+        """modules that captured forwards call"""
+        self.seen: frozenset[nn.Module] = frozenset()
+        """modules that need not be assumed to be called: a call of them is seen elsewhere"""
 
     def run(self) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
         """The nodes in order of execution, and the values that the model returns."""
+        found = self._from_root()
+        if not self.loose.isdisjoint(self.called):  # one that two modules hold, of which only the inner one calls it
+            self.seen = frozenset(self.loose & self.called)
+            self.nodes, self.loose = [], set()
+            found = self._from_root()
+        _agree_on_layers(found[0], {self.capture.paths[module][0] for module in self.seen})
+        return found
+
+    def _from_root(self) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
         root = self.capture.root
         outputs: tuple[Value, ...] = ()
         if is_leaf(root) or root in self.capture.whole:
@@ -111,6 +125,7 @@ class Flattener:
         self, node: fx.Node, scope: Scope, body: Body, calls: Calls, env: dict[fx.Node, Any], owner: Node | None
     ) -> Any:
         module = body.children[node]
+        self.called.add(module)
         layer = self.layers[self.capture.paths[module][0]]
         child = self.capture.scopes.get(module)
         if child is None:
@@ -227,7 +242,7 @@ class Flattener:
         for child in module.children():
             if type(child).forward is nn.Module.forward:
                 self._expand_opaque(child, owner)
-            elif child not in self.loose:
+            elif child not in self.loose and child not in self.seen:
                 self.loose.add(child)
                 scope = self.capture.scopes.get(child)
                 if self.layers[self.capture.paths[child][0]].uncallable:
@@ -340,7 +355,6 @@ def flatten(
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | left.keys()
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
-    _agree_on_layers(nodes)
     make = functools.partial(
         Graph, name, layers=layers, opaque=opaque, closed=closed, guessed=guessed, kinds=kinds, mentioned=mentioned
     )
@@ -348,7 +362,6 @@ def flatten(
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
-        _agree_on_layers(nodes)
         other = make(nodes, outputs=outputs)
     return graph, other, calls
 
@@ -407,12 +420,12 @@ def _names_in_code(function: Any) -> frozenset[str]:
     return frozenset(_mentions_in_code(function))
 
 
-def _agree_on_layers(nodes: Sequence[Node]) -> None:
-    """A layer that is extended itself for one of its calls is extended for all of them.
+def _agree_on_layers(nodes: Sequence[Node], others: Iterable[str]) -> None:
+    """A layer that is extended itself for one of its calls is extended for all of them; so are those at other paths.
 
     Nodes are frozen for everybody else; only when all are known is it known which calls share a layer.
     """
-    extended = {node.layer.path for node in nodes if node.on_layer and node.layer is not None}
+    extended = {*others} | {node.layer.path for node in nodes if node.on_layer and node.layer is not None}
     for node in nodes:
         if node.layer is not None and node.layer.path in extended and not node.on_layer:
             object.__setattr__(node, "on_layer", True)
