@@ -673,3 +673,29 @@ def test_a_layer_that_is_held_twice_is_one_place(calls: bool) -> None:
     assert sites(result) == ["stem.0", "single"]
     assert count_calls(result, x, "Tanh") == (4 if calls else 2)
     assert sites(rewritten(model, "after ReLU: insert Identity")) == ["stem.1"]
+
+
+class Adds(nn.Module):
+    def forward(self, x: Tensor, before: list[Tensor]) -> Tensor:
+        return x + before[0]
+
+
+class Remembers(nn.Module):
+    """Hands on a list that it goes on filling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(Adds() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = [x] if x.sum() != 0 else []
+        for step in self.steps:
+            x = step(x, before=before)
+            before.append(x)
+        return x
+
+
+def test_arguments_of_an_example_are_what_they_were_at_the_call() -> None:
+    model, x = Remembers(), torch.ones(2, 4)
+    result = rewritten(model, "after add: insert Tanh", example_inputs=x)
+    assert count_calls(result, x, "Tanh") == len(sites(result)) == 3
