@@ -382,6 +382,7 @@ def tells(x: torch.Tensor) -> float:
         (lambda x: 2.0 if type(x.shape) is torch.Size else 0.0, "asks for the type"),
         (lambda x: 2.0 if type(x) is torch.Tensor else 0.0, ""),
         (lambda x: 2.0 if isinstance(torch.Tensor, type) and type(x) not in (list, tuple) else 0.0, ""),
+        (lambda x: float(torch.as_tensor(x.size(0))), "takes nothing but real tensors"),
         (lambda x: {x: 2.0}[x], ""),
         (tells, ""),
     ],

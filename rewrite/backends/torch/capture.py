@@ -776,7 +776,9 @@ def _describe(problem: BaseException) -> str:
     except Exception:  # an exception of a stranger's class, or about a stranger's object
         text = []
     what = text[0] if text else type(problem).__name__
-    if not isinstance(problem, Unfaithful):
+    if ScopeProxy.__name__ in what or "__cuda_array_interface__" in what:  # what torch first asks of a stranger
+        what = "a value of the data goes into a function that takes nothing but real tensors"
+    elif not isinstance(problem, Unfaithful):
         what = f"{type(problem).__name__}: {what}"
     return what + where
 
