@@ -426,6 +426,21 @@ def test_new_weights() -> None:
     assert not any(value.any() for value in result.parameters())
 
 
+@pytest.mark.parametrize("norm", [torch.nn.utils.spectral_norm, torch.nn.utils.parametrizations.spectral_norm])
+def test_a_frozen_spectral_norm_stands_still(norm: Callable[[nn.Module], nn.Module]) -> None:
+    """In training it goes on looking for the largest singular value, and its weight with it."""
+    model, x = nn.Sequential(norm(nn.Linear(4, 4)), nn.ReLU()), torch.randn(2, 4)
+    result = rewritten(model, "freeze any").train()
+    before = copy.deepcopy(result.state_dict())
+    first = result(x)
+    assert torch.equal(result(x), first)
+    assert all(torch.equal(value, before[key]) for key, value in result.state_dict().items())
+    assert warned(rewritten(model, "freeze params any")) == ["RW406"]
+    moving = rewritten(result, "unfreeze any").train()
+    moving(x)
+    assert not all(torch.equal(value, before[key]) for key, value in moving.state_dict().items())
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*")
 @pytest.mark.parametrize(
     "norm",
