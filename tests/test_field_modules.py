@@ -546,6 +546,30 @@ def test_an_optimizer_goes_on_with_the_parameters_that_are_kept() -> None:
     assert {int(optimizer.state[value]["step"]) for value in kept} == {2}
 
 
+class Listens(nn.Module):
+    """Hooks its own method to a child, and uses what that hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.heard: Tensor | None = None
+        self.inner.register_forward_hook(self.hear)
+
+    def hear(self, _: nn.Module, inputs: object, output: Tensor) -> None:
+        self.heard = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, heard, self.heard = self.inner(x), self.heard, None
+        assert heard is not None
+        return x + heard
+
+
+@pytest.mark.parametrize("rule", ["freeze any", "after Linear: insert Identity"])
+def test_a_hook_hears_its_own_model_while_the_result_is_checked(rule: str) -> None:
+    model, x = Listens(), torch.ones(2, 4)
+    assert torch.equal(rewritten(model, rule, example_inputs=x)(x), model(x))
+
+
 def test_hooks_fire_as_often_as_before() -> None:
     fired: list[str] = []
 
