@@ -98,12 +98,12 @@ class Application:
 
         """
         self.carry_out()
+        if self.current is not self.model:  # first of all: a hook of the given model would look at the given one
+            self.current = self.backend.separate(self.current, self.model)
         report = self.report(self.verify(self.program.output, self.program.equivalent))
         if self.by_run:
             report = replace(report, runs=self.try_out())
-        if self.current is self.model:
-            return self.model, report
-        return self.backend.separate(self.current, self.model), report
+        return self.current, report
 
     def carry_out(self) -> None:
         """Applies all clauses; `current` is the changed model then, and `reading` what it is.

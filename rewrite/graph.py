@@ -160,10 +160,12 @@ class Graph:
     """path of each module whose forward could not be captured -> why"""
     closed: Mapping[str, str] = field(default_factory=dict)
     """path of each captured module that calls a function whose inside is not seen -> which"""
+    guessed: Mapping[str, str] = field(default_factory=dict)
+    """path of each captured module that was read without an argument which its callers may give -> which"""
     kinds: Mapping[str, int] = field(default_factory=dict)
     """way in which forwards are edited (`list`, `graph`, `opaque`) -> how many modules are"""
     mentioned: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """path of each of both -> the names in code that was not seen, among them those of functions that it may call"""
+    """path of each of these -> the names in code that was not seen, among them those of functions that it may call"""
 
     @cached_property
     def uses(self) -> Mapping[int, tuple[tuple[Node, Operand], ...]]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from rewrite.errors import Diagnostic, RewriteError, nearest
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError, nearest
 from rewrite.graph import Graph, Node
 from rewrite.matcher import Context, Found, Matcher
 from rewrite.pattern import Kind, Link, Path, Selector, Unit, unit_text
@@ -361,20 +361,18 @@ class Misses:
             # A layer of the same name is seen, and found by its path.
             layers = {child.rpartition(".")[2] for child in self.graph.layers[where].children}
             seen = sorted((names & mentioned) - layers)
-            if seen:
-                found.append(
-                    Diagnostic(
-                        "RW405",
-                        f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called",
-                        selector.span,
-                        notes=(
-                            f"that forward could not be captured: {self.graph.opaque[where]}"
-                            if where in self.graph.opaque
-                            else f"it stands in `{self.graph.closed[where]}`, which is one call of that forward",
-                        ),
-                        help="layers in it are reached one by one; its functions are not",
-                    )
-                )
+            if not seen:
+                continue
+            help_text = "layers in it are reached one by one; its functions are not"
+            if where in self.graph.opaque:
+                why = f"that forward could not be captured: {self.graph.opaque[where]}"
+            elif where in self.graph.closed:
+                why = f"it stands in `{self.graph.closed[where]}`, which is one call of that forward"
+            else:
+                why = f"that forward was read without `{self.graph.guessed[where]}`, and nothing tells how it is called"
+                help_text = EXAMPLE_HELP
+            message = f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called"
+            found.append(Diagnostic("RW405", message, selector.span, notes=(why,), help=help_text))
         return found
 
     def unlinked_calls(self, selector: Selector) -> list[Diagnostic]:

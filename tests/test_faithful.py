@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 
+import helpers_of_a_model
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_of_a_model import doubled
 from torch import nn
 
 from rewrite import RewriteError, Rules, apply_rules, get_report
+from rewrite.backends import backend_for
 
 INSERT = Rules("after Conv2d: insert Identity")
 
@@ -339,3 +343,94 @@ def test_a_forward_that_asks_for_the_mode_of_a_child_follows_it() -> None:
     result = apply_rules(model, Rules("after ReLU: insert Identity\nafter Conv2d: insert Identity"))
     assert torch.equal(result(x), model(x))
     assert torch.equal(result.train()(x), model.train()(x))
+
+
+class Asks(Base):
+    """Forwards that look at a value of the data in ways that a stand-in cannot see, or answers wrongly."""
+
+    def __init__(self, scale: Callable[[torch.Tensor], float]) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(x) * self.scale(x)
+
+
+def is_four(rank: object) -> float:
+    return {3: 1.0, 4: 2.0}.get(rank, 0.0)  # type: ignore[call-overload,no-any-return]
+
+
+def tells(x: torch.Tensor) -> float:
+    torch._assert(x.size(0) > 0, f"{x.size(0)} and {x.shape[1]} of " + f"{x.dtype}")
+    print(x.shape, f"{x.dtype}")
+    return 2.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "why"),
+    [
+        (lambda x: is_four(x.dim()), "looked up in a dictionary or set"),
+        (lambda x: is_four(x.ndim), "looked up in a dictionary or set"),
+        (lambda x: {4: 2.0}[x.ndim], "looked up in a dictionary or set"),
+        (lambda x: 2.0 if x.dtype in {torch.float32} else 0.0, "looked up in a dictionary or set"),
+        (lambda x: 2.0 if str(x.dtype) == "torch.float32" else 0.0, "text is made"),
+        (lambda x: 2.0 if f"{x.shape[0]}x{x.size(1)}" == "2x4" else 0.0, "text is made"),
+        (lambda x: 2.0 if f"{x.dtype}".endswith("32") else 0.0, "text is made"),
+        (lambda x: 2.0 if x.dtype is torch.float32 else 0.0, "a Python branch"),
+        (lambda x: 2.0 if x.grad_fn is None else 0.0, "a Python branch"),
+        (lambda x: 2.0 if isinstance(x.shape, torch.Size) else 0.0, "asks for the type"),
+        (lambda x: 2.0 if type(x.shape) is torch.Size else 0.0, "asks for the type"),
+        (lambda x: 2.0 if type(x) is torch.Tensor else 0.0, ""),
+        (lambda x: 2.0 if isinstance(torch.Tensor, type) and type(x) not in (list, tuple) else 0.0, ""),
+        (lambda x: float(torch.as_tensor(x.size(0))), "takes nothing but real tensors"),
+        (lambda x: {x: 2.0}[x], ""),
+        (tells, ""),
+    ],
+)
+def test_a_value_is_what_it_is_in_the_model(scale: Callable[[torch.Tensor], float], why: str) -> None:
+    model, x = nn.Sequential(Asks(scale)).eval(), torch.randn(2, 4, 5, 5)
+    (reason,) = set(backend_for(model).read(model).graph.opaque.values()) or {""}
+    assert why in reason if why else not reason
+    result = apply_rules(model, INSERT)
+    assert get_report(result).sites == 1
+    assert torch.equal(result(x), model(x))
+
+
+class Stubborn(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not to be told")
+
+
+class Picky(Base):
+    def forward(self, x: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        if scale is None:
+            raise Stubborn
+        return self.c(x) * scale
+
+
+class CallsPicky(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Picky()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x, float(x.mean()))
+
+
+def test_an_exception_that_cannot_be_told_is_one_reason_more() -> None:
+    result = apply_rules(CallsPicky(), INSERT)
+    assert get_report(result).sites == 1
+
+
+class CallsHelpers(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.c(doubled(x))
+        return x + 1 if torch.jit.isinstance(x, torch.Tensor) else x
+
+
+def test_helpers_in_other_modules_are_told_the_same() -> None:
+    model, x = CallsHelpers().eval(), torch.randn(2, 4, 5, 5)
+    result = apply_rules(model, Rules("after mul: insert Identity"), example_inputs=x)
+    assert get_report(result).sites == 1
+    assert torch.equal(result(x), model(x))
+    assert not any("isinstance" in vars(module) for module in (sys.modules[__name__], helpers_of_a_model))

@@ -315,6 +315,48 @@ def test_a_read_weight_alone_is_no_match() -> None:
     refused("RW319", Calls(), "after Linear: insert Dropout(0.1)", "`fc", example_inputs=torch.randn(2, 4))
 
 
+class Processor:
+    """No module: it gets the layer that it works for, and calls the children of that."""
+
+    def __call__(self, attention: nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():  # not captured
+            return attention.key(attention.query(x))
+
+
+class Delegates(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.processor = Processor()
+
+    def dtype(self) -> torch.dtype:
+        return self.query.weight.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.processor(self, x)
+
+
+class Owner(nn.Module):
+    """Calls the layers of its child itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Delegates()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner.processor(self.inner, x)
+
+
+@pytest.mark.parametrize("kind", [Delegates, Owner])
+def test_a_layer_that_somebody_else_calls_is_called(kind: type[nn.Module]) -> None:
+    model, x = kind().eval(), torch.randn(2, 4)
+    for options in ({}, {"example_inputs": x}):
+        result = rewritten(model, "after Linear: insert Tanh", **options)
+        assert [path.rpartition(".")[2] for path in sites(result)] == ["query", "key"]
+        assert misses(result) == ""
+        assert count_calls(result, x, "Tanh") == 2
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_the_fast_path_of_an_encoder_layer_calls_what_was_inserted(norm_first: bool) -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=norm_first)
@@ -540,3 +582,120 @@ def test_the_signature_of_an_extended_layer_stays() -> None:
     _, result, _ = opaque()
     assert inspect.signature(result.conv.forward) == inspect.signature(nn.Conv2d(1, 1, 1).forward)
     assert result.conv.forward.__qualname__ == nn.Conv2d.forward.__qualname__
+
+
+class Skips(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = F.relu(self.fc(x))
+        return x if skip is None else F.relu(x + skip)
+
+
+class AsksForSkips(nn.Module):
+    """Nobody knows without an example how it calls the module in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Skips()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, x) if x.sum() != 0 else x
+
+
+def test_functions_for_an_argument_that_nobody_is_known_to_give_are_told() -> None:
+    model, x = AsksForSkips(), torch.ones(2, 4)
+    error = refused("RW301", model, "after add: insert Identity")
+    assert "add" in str(error)
+    (warning,) = report_of(rewritten(model, "after Linear | add: insert Identity; expect any matches")).warnings[-1:]
+    assert (warning.code, "`skip`" in str(warning), "example" in str(warning.help)) == ("RW405", True, True)
+    result = rewritten(model, "after add: insert Tanh", example_inputs=x)
+    assert count_calls(result, x, "Tanh") == len(sites(result)) == 1
+
+
+class TwoTowers(nn.Module):
+    """Takes one of two inputs, or both: a call without any argument does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = Skips(), Skips()
+
+    def forward(self, left: Tensor | None = None, right: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        return self.left(left) if left is not None else None, self.right(right) if right is not None else None
+
+
+def test_no_model_is_taken_to_be_called_without_an_argument() -> None:
+    model, x = TwoTowers(), torch.ones(2, 4)
+    result = rewritten(model, "after Linear: insert Tanh")
+    assert sites(result) == ["left.fc", "right.fc"]
+    assert count_calls(result, (x, x), "Tanh") == 2
+    assert count_calls(result, (x,), "Tanh") == 1
+
+
+class OptionalScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+        x = torch.tanh(self.fc(x))
+        return x if scale is None else x * scale
+
+
+def test_a_function_in_a_forward_without_needed_arguments_asks_for_an_example() -> None:
+    model, x = OptionalScale(), torch.ones(2, 4)
+    refused("RW206", model, "after tanh: insert Dropout(0.1)", "read without `x`")
+    result = rewritten(model, "after tanh: insert Dropout(0.1)", example_inputs=x)
+    assert count_calls(result, x, "Dropout") == 1
+
+
+class HeldTwice(nn.Module):
+    """The same layers belong to the model and to a part of it, which calls them; the model may do so as well."""
+
+    def __init__(self, calls: bool) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.single = nn.Linear(4, 4)
+        self.skip = nn.Sequential(self.stem, self.single)
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.skip(x) if x.sum() != 0 else x
+        return self.single(self.stem(x)) if self.calls else x
+
+
+@pytest.mark.parametrize("calls", [False, True])
+def test_a_layer_that_is_held_twice_is_one_place(calls: bool) -> None:
+    model, x = HeldTwice(calls), torch.ones(2, 4)
+    result = rewritten(model, "after Linear: insert Tanh", example_inputs=x)
+    assert sites(result) == ["stem.0", "single"]
+    assert count_calls(result, x, "Tanh") == (4 if calls else 2)
+    assert sites(rewritten(model, "after ReLU: insert Identity")) == ["stem.1"]
+
+
+class Adds(nn.Module):
+    def forward(self, x: Tensor, before: list[Tensor]) -> Tensor:
+        return x + before[0]
+
+
+class Remembers(nn.Module):
+    """Hands on a list that it goes on filling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(Adds() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = [x] if x.sum() != 0 else []
+        for step in self.steps:
+            x = step(x, before=before)
+            before.append(x)
+        return x
+
+
+def test_arguments_of_an_example_are_what_they_were_at_the_call() -> None:
+    model, x = Remembers(), torch.ones(2, 4)
+    result = rewritten(model, "after add: insert Tanh", example_inputs=x)
+    assert count_calls(result, x, "Tanh") == len(sites(result)) == 3

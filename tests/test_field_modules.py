@@ -426,6 +426,21 @@ def test_new_weights() -> None:
     assert not any(value.any() for value in result.parameters())
 
 
+@pytest.mark.parametrize("norm", [torch.nn.utils.spectral_norm, torch.nn.utils.parametrizations.spectral_norm])
+def test_a_frozen_spectral_norm_stands_still(norm: Callable[[nn.Module], nn.Module]) -> None:
+    """In training it goes on looking for the largest singular value, and its weight with it."""
+    model, x = nn.Sequential(norm(nn.Linear(4, 4)), nn.ReLU()), torch.randn(2, 4)
+    result = rewritten(model, "freeze any").train()
+    before = copy.deepcopy(result.state_dict())
+    first = result(x)
+    assert torch.equal(result(x), first)
+    assert all(torch.equal(value, before[key]) for key, value in result.state_dict().items())
+    assert warned(rewritten(model, "freeze params any")) == ["RW406"]
+    moving = rewritten(result, "unfreeze any").train()
+    moving(x)
+    assert not all(torch.equal(value, before[key]) for key, value in moving.state_dict().items())
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*")
 @pytest.mark.parametrize(
     "norm",
@@ -529,6 +544,30 @@ def test_an_optimizer_goes_on_with_the_parameters_that_are_kept() -> None:
     result(image()).sum().backward()
     optimizer.step()
     assert {int(optimizer.state[value]["step"]) for value in kept} == {2}
+
+
+class Listens(nn.Module):
+    """Hooks its own method to a child, and uses what that hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.heard: Tensor | None = None
+        self.inner.register_forward_hook(self.hear)
+
+    def hear(self, _: nn.Module, inputs: object, output: Tensor) -> None:
+        self.heard = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, heard, self.heard = self.inner(x), self.heard, None
+        assert heard is not None
+        return x + heard
+
+
+@pytest.mark.parametrize("rule", ["freeze any", "after Linear: insert Identity"])
+def test_a_hook_hears_its_own_model_while_the_result_is_checked(rule: str) -> None:
+    model, x = Listens(), torch.ones(2, 4)
+    assert torch.equal(rewritten(model, rule, example_inputs=x)(x), model(x))
 
 
 def test_hooks_fire_as_often_as_before() -> None:

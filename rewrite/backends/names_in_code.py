@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+from collections import Counter
 from typing import Any
 
 _OPERATORS = {
@@ -13,14 +14,22 @@ _OPERATORS = {
 """binary operators as the bytecode shows them -> the functions of `operator` that do the same"""
 
 
-def names_in_code(function: Any) -> frozenset[str]:
-    """Global and attribute names that the code of a function uses, functions defined inside it included."""
-    found: set[str] = set()
+def mentions_in_code(function: Any) -> Counter[str]:
+    """How often each global or attribute name stands in the code of a function, functions inside it included."""
+    found: Counter[str] = Counter()
     codes = [getattr(function, "__code__", None)]
     while codes:
         code = codes.pop()
         if code is not None:
-            found.update(code.co_names)
-            found.update(_OPERATORS[step.argrepr] for step in dis.get_instructions(code) if step.argrepr in _OPERATORS)
+            for step in dis.get_instructions(code):
+                if step.opcode in dis.hasname:
+                    found[step.argval] += 1
+                elif step.argrepr in _OPERATORS:
+                    found[_OPERATORS[step.argrepr]] += 1
             codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
-    return frozenset(found)
+    return found
+
+
+def names_in_code(function: Any) -> frozenset[str]:
+    """The names alone."""
+    return frozenset(mentions_in_code(function))

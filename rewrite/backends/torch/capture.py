@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import inspect
 import operator
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,16 +28,17 @@ from torch import fx, nn
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
+    ModelType,
     OtherMode,
     ScopeProxy,
     TrainingFlag,
     model_is_tensor,
     model_isinstance,
+    model_jit_isinstance,
     structure_of,
     structure_of_example,
     traced_class,
 )
-from rewrite.backends.torch.reads import read_without_call
 from rewrite.backends.torch.scopes import (
     SIMPLE,
     Body,
@@ -67,6 +71,13 @@ from rewrite.backends.torch.weight_reads import read_children
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
 """methods of a tensor that return something else"""
+
+_NO_MODELS = frozenset([*(sys.stdlib_module_names - {"__main__"}), "torch", "rewrite", "numpy", "sympy"])
+"""modules of Python with no code of models"""
+
+_HERE = os.path.dirname(__file__)
+_TORCHS_OWN = ("/torch/fx/", "/torch/nn/modules/module")
+"""files that lie between the code of a forward and what stops its capture"""
 
 
 @dataclass
@@ -117,8 +128,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
         self._stand_in()
-        self.answering: list[dict[str, Any]] = []
-        """globals of the modules of forwards, in which `isinstance` knows what stands for a tensor"""
+        self.answering: list[tuple[dict[str, Any], str]] = []
+        """globals of modules of Python, and the builtin in them that knows what stands for a tensor"""
         self.blamed: set[object] = set()
         """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
@@ -200,34 +211,40 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 for called in body.children.values():
                     # Read by somebody, but called as well: its call can be extended like any other.
                     self.read_only.pop(paths[called][0], None)
-        for module, scope in scopes.items():
-            cls: Any = type(module)
-            for name in read_without_call(cls) if scope.reason else ():
-                child = module._modules.get(name)
-                if child is not None and len(paths[child]) == 1:
-                    self.read_only.setdefault(paths[child][0], scope.path)
+        for path in self.examples:
+            self.read_only.pop(path, None)  # seen to be called, by whomever
         whole = frozenset(originals[twin] for twin in self.whole)
         return Capture(self.given, paths, scopes, self.read_only, whole)
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
-        """Afterwards the modules that forwards live in have Python's own `isinstance` again."""
-        plain = torch.is_tensor
+        """While it lasts, code that is not torch's own is told that what stands for a tensor is one.
+
+        That is code of forwards and of what they call, wherever it stands, so all modules of Python are meant.
+        """
+        plain = torch.is_tensor, torch.jit.isinstance
         torch.is_tensor = model_is_tensor  # type: ignore[assignment]
+        torch.jit.isinstance = functools.partial(model_jit_isinstance, plain[1])
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] not in _NO_MODELS:
+                self._answer(getattr(module, "__dict__", {}))
         try:
             yield
         finally:
-            torch.is_tensor = plain
-            for space in self.answering:
-                del space["isinstance"]
+            torch.is_tensor, torch.jit.isinstance = plain
+            for space, name in self.answering:
+                del space[name]
             self.answering = []
+
+    def _answer(self, space: dict[str, Any], **more: Any) -> None:
+        for name, answer in {"isinstance": model_isinstance, **more}.items():
+            if name not in space:
+                space[name] = answer
+                self.answering.append((space, name))
 
     def _answer_in(self, function: Any) -> None:
         function = getattr(function, "_rewrite_original", function)
-        space = getattr(inspect.unwrap(function), "__globals__", None)
-        if space is not None and "isinstance" not in space:
-            space["isinstance"] = model_isinstance
-            self.answering.append(space)
+        self._answer(getattr(inspect.unwrap(function), "__globals__", {}), type=ModelType)
 
     def open_alone(self, module: nn.Module) -> None:
         """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""
@@ -267,7 +284,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 for name, value in list(bound.arguments.items())[1:]:
                     arguments[name] = structure_of_example(value, name)
                 assumed = ""
-        self.open(module, arguments, sure=sure, alone=not root, assumed="" if root else assumed)
+        if root and any(isinstance(structure, Placeholder) for structure in arguments.values()):
+            assumed = ""  # the model is called as it says; only nobody calls one without a single argument
+        self.open(module, arguments, sure=sure, alone=not root or bool(assumed), assumed=assumed)
 
     def open(
         self,
@@ -748,13 +767,18 @@ def _describe(problem: BaseException) -> str:
     """Why a forward could not be captured, with the line of the model's own code that stopped it."""
     where = ""
     for frame in reversed(traceback.extract_tb(problem.__traceback__)):
-        if "/torch/fx/" in frame.filename or frame.filename == __file__ or "/torch/nn/modules/module" in frame.filename:
+        if frame.filename.startswith(_HERE) or any(part in frame.filename for part in _TORCHS_OWN):
             continue
         where = f" ({frame.filename.rpartition('site-packages/')[2]}:{frame.lineno})"
         break
-    text = str(problem).strip().splitlines()
+    try:
+        text = str(problem).strip().splitlines()
+    except Exception:  # an exception of a stranger's class, or about a stranger's object
+        text = []
     what = text[0] if text else type(problem).__name__
-    if not isinstance(problem, Unfaithful):
+    if ScopeProxy.__name__ in what or "__cuda_array_interface__" in what:  # what torch first asks of a stranger
+        what = "a value of the data goes into a function that takes nothing but real tensors"
+    elif not isinstance(problem, Unfaithful):
         what = f"{type(problem).__name__}: {what}"
     return what + where
 

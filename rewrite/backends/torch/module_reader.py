@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from rewrite.backends.torch.lazy import LazyMapping
 from rewrite.backends.torch.modules import walk
@@ -40,6 +42,12 @@ def _attributes(module: nn.Module, operation: Operation | None) -> dict[str, obj
         ):
             found[name] = tuple(value) if isinstance(value, torch.Size | list) else value
     return found
+
+
+def _iterates(module: nn.Module) -> bool:
+    """Whether a spectral norm comes closer to its weight's largest singular value with every call in training."""
+    hooks = module._forward_pre_hooks.values()
+    return isinstance(module, _SpectralNorm) or any(isinstance(hook, SpectralNorm) for hook in hooks)
 
 
 @functools.cache
@@ -96,7 +104,7 @@ def read_layers(
             children=tuple(f"{path}.{name}".lstrip(".") for name, c in module._modules.items() if c is not None),
             parameters=sum(number for number, _ in numbers),
             trainable=sum(number for number, learns in numbers if learns),
-            statistics="running_mean" in module._buffers and module._buffers["running_mean"] is not None,
+            statistics=module._buffers.get("running_mean") is not None or _iterates(module),
             still=recipe_of(module).still,
             training=module.training,
             aliases=tuple(aliases.get(path, ())),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import dis
+import functools
 import operator
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -61,21 +63,78 @@ class ScopeProxy(fx.Proxy):
     def __getattr__(self, k: str) -> Any:
         if not hasattr(torch.Tensor, k) and self.is_tensor() and _asks_as_model(sys._getframe(1)):
             raise AttributeError(f"'Tensor' object has no attribute {k!r}")
-        return super().__getattr__(k)
+        frame = sys._getframe(1)
+        if frame.f_lasti in _compared_by_identity(frame.f_code) and _asks_as_model(frame):
+            self.tracer.refuse("a Python branch on a value of the data")
+        return ScopeAttribute(self, k)
 
     def _to_number(self, *_: object) -> Any:
         self.tracer.refuse("a Python number is made of a value of the data")
 
     __int__ = __float__ = __index__ = __len__ = __complex__ = __round__ = _to_number
 
+    def __hash__(self) -> int:
+        # Tensors are keys by identity, and so is what stands for them; a size or a dtype is looked up by what it is.
+        if _asks_as_model(sys._getframe(1)) and not self.is_tensor():
+            self.tracer.refuse("a value of the data is looked up in a dictionary or set")
+        return object.__hash__(self)
+
+    def __format__(self, _: str = "") -> str:
+        frame = sys._getframe(1)
+        if _asks_as_model(frame) and not _is_dropped(frame):
+            self.tracer.refuse("text is made of a value of the data")
+        return repr(self)
+
+    __str__ = __format__
+
+
+class ScopeAttribute(ScopeProxy, fx.proxy.Attribute):
+    """An attribute of a value, which is read where it is used: asking what it is, or telling its name, is no use."""
+
+    def __init__(self, root: ScopeProxy, name: str) -> None:
+        fx.proxy.Attribute.__init__(self, root, name)
+
+    def is_tensor(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"{self.root!r}.{self.attr}"
+
+
+class _TypeOfClasses(type):
+    """The class of `ModelType`: calls and questions are those of `type`, but for what stands for a tensor."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], ScopeProxy):
+            if not args[0].is_tensor():
+                args[0].tracer.refuse("asks for the type of a value that is not known to be a tensor")
+            return torch.Tensor
+        return type(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, type)
+
+
+class ModelType(metaclass=_TypeOfClasses):
+    """`type` as the model's code knows it during a capture."""
+
 
 def model_isinstance(value: object, kinds: Any) -> bool:
     """`isinstance` as the model's code calls it during a capture."""
-    if type(value) is not ScopeProxy:
+    if not isinstance(value, ScopeProxy):
         return isinstance(value, kinds)
     if not value.is_tensor():
         value.tracer.refuse("asks for the type of a value that is not known to be a tensor")
     return issubclass(torch.Tensor, kinds)
+
+
+def model_jit_isinstance(plain: Callable[..., bool], value: object, kinds: Any) -> bool:
+    """`torch.jit.isinstance` during a capture."""
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, ScopeProxy):
+                item.tracer.refuse("asks for the type of a container of values")
+    return plain(torch.empty(0), kinds) if model_isinstance(value, torch.Tensor) else plain(value, kinds)
 
 
 def model_is_tensor(value: object) -> bool:
@@ -87,6 +146,45 @@ def _asks_as_model(frame: types.FrameType) -> bool:
     """Whether a question about a value comes from the model's code and not from the tracer's."""
     name = str(frame.f_globals.get("__name__", ""))
     return not name.startswith(("torch.fx", "torch.utils", "torch._", "torch.overrides", "rewrite.", "inspect", "copy"))
+
+
+@functools.cache
+def _compared_by_identity(code: types.CodeType) -> frozenset[int]:
+    """Where code takes an attribute and asks at once whether it `is` something, which no stand-in can answer."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    if not any(step.opname == "IS_OP" or step.opname.endswith("_NONE") for step in steps):
+        return frozenset()
+    return frozenset(
+        step.offset
+        for number, step in enumerate(steps)
+        if step.opname == "LOAD_ATTR"
+        and (taker := _taker(steps[number + 1 :])) is not None
+        and (taker.opname == "IS_OP" or taker.opname.endswith("_NONE"))
+    )
+
+
+def _taker(steps: Iterable[dis.Instruction]) -> dis.Instruction | None:
+    """The step that takes the value which lies uppermost in front of these."""
+    above = 0
+    for step in steps:
+        effect = dis.stack_effect(step.opcode, step.arg)
+        above += effect
+        if effect < 0 and above <= 0:
+            return step
+    return None
+
+
+def _is_dropped(frame: types.FrameType) -> bool:
+    """Whether the text that a frame is making is for readers alone: it goes into calls whose result nobody takes.
+
+    Such as `torch._assert(h == self.h, f"{h} is not {self.h}")`, which says nothing to the rest of the forward.
+    """
+    steps = [step for step in dis.get_instructions(frame.f_code) if step.offset > frame.f_lasti]
+    while (taker := _taker(steps)) is not None:
+        if not taker.opname.startswith(("BUILD_STRING", "BINARY_OP", "PRECALL", "CALL")):
+            return taker.opname in ("POP_TOP", "RAISE_VARARGS")
+        steps = steps[steps.index(taker) + 1 :]
+    return False
 
 
 def _in_place_operator(function: Callable[..., Any]) -> Callable[..., Any]:

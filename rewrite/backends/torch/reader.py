@@ -7,13 +7,13 @@ import inspect
 import operator
 import types
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
 from torch import fx, nn
 
-from rewrite.backends.names_in_code import names_in_code
+from rewrite.backends.names_in_code import mentions_in_code, names_in_code
 from rewrite.backends.torch.calls import (
     SCALAR,
     Calls,
@@ -62,9 +62,23 @@ class Flattener:
         """read every scope in the mode that it is not in now"""
         self.nodes: list[Node] = []
         self.loose: set[nn.Module] = set()
+        """modules of which it is only assumed that the forward around them calls them"""
+        self.called: set[nn.Module] = set()
+        """modules that captured forwards call"""
+        self.seen: frozenset[nn.Module] = frozenset()
+        """modules that need not be assumed to be called: a call of them is seen elsewhere"""
 
     def run(self) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
         """The nodes in order of execution, and the values that the model returns."""
+        found = self._from_root()
+        if not self.loose.isdisjoint(self.called):  # one that two modules hold, of which only the inner one calls it
+            self.seen = frozenset(self.loose & self.called)
+            self.nodes, self.loose = [], set()
+            found = self._from_root()
+        _agree_on_layers(found[0], {self.capture.paths[module][0] for module in self.seen})
+        return found
+
+    def _from_root(self) -> tuple[tuple[Node, ...], tuple[Value, ...]]:
         root = self.capture.root
         outputs: tuple[Value, ...] = ()
         if is_leaf(root) or root in self.capture.whole:
@@ -111,6 +125,7 @@ class Flattener:
         self, node: fx.Node, scope: Scope, body: Body, calls: Calls, env: dict[fx.Node, Any], owner: Node | None
     ) -> Any:
         module = body.children[node]
+        self.called.add(module)
         layer = self.layers[self.capture.paths[module][0]]
         child = self.capture.scopes.get(module)
         if child is None:
@@ -227,7 +242,7 @@ class Flattener:
         for child in module.children():
             if type(child).forward is nn.Module.forward:
                 self._expand_opaque(child, owner)
-            elif child not in self.loose:
+            elif child not in self.loose and child not in self.seen:
                 self.loose.add(child)
                 scope = self.capture.scopes.get(child)
                 if self.layers[self.capture.paths[child][0]].uncallable:
@@ -333,15 +348,21 @@ def flatten(
         for function in _closed_functions(scope) if not scope.reason else ():
             closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | names_in_code(function)
+    guessed = {scope.path: scope.assumed for scope in capture.scopes.values() if scope.assumed and not scope.reason}
+    for scope in capture.scopes.values():
+        if scope.path in guessed:
+            left = mentions_in_code(_written_forward(scope.module)) - _calls_in_bodies(scope)
+            mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | left.keys()
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
-    _agree_on_layers(nodes)
-    graph = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
+    make = functools.partial(
+        Graph, name, layers=layers, opaque=opaque, closed=closed, guessed=guessed, kinds=kinds, mentioned=mentioned
+    )
+    graph = make(nodes, outputs=outputs)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
-        _agree_on_layers(nodes)
-        other = Graph(name, nodes, layers, outputs, opaque=opaque, closed=closed, kinds=kinds, mentioned=mentioned)
+        other = make(nodes, outputs=outputs)
     return graph, other, calls
 
 
@@ -362,12 +383,21 @@ def _written_forward(module: nn.Module) -> Any:
     return inspect.unwrap(getattr(forward, "_rewrite_original", forward))
 
 
-def _agree_on_layers(nodes: Sequence[Node]) -> None:
-    """A layer that is extended itself for one of its calls is extended for all of them.
+def _calls_in_bodies(scope: Scope) -> Counter[str]:
+    """Name of each function and method that a captured forward calls -> how often, in the mode where it does more."""
+    found: Counter[str] = Counter()
+    for body in scope.bodies.values():
+        targets = [node.target for node in body.graph.nodes if node.op in ("call_function", "call_method")]
+        found |= Counter(target if isinstance(target, str) else getattr(target, "__name__", "") for target in targets)
+    return found
+
+
+def _agree_on_layers(nodes: Sequence[Node], others: Iterable[str]) -> None:
+    """A layer that is extended itself for one of its calls is extended for all of them; so are those at other paths.
 
     Nodes are frozen for everybody else; only when all are known is it known which calls share a layer.
     """
-    extended = {node.layer.path for node in nodes if node.on_layer and node.layer is not None}
+    extended = {*others} | {node.layer.path for node in nodes if node.on_layer and node.layer is not None}
     for node in nodes:
         if node.layer is not None and node.layer.path in extended and not node.on_layer:
             object.__setattr__(node, "on_layer", True)

@@ -129,12 +129,20 @@ def observed_arguments(model: nn.Module, example: Example) -> Mapping[str, tuple
         for path, module in twin.named_modules():
 
             def hook(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
-                seen.setdefault(path, (args, kwargs))
+                if path not in seen:
+                    seen[path] = (_as_now(args), _as_now(kwargs))
 
             module.register_forward_pre_hook(hook, with_kwargs=True)
 
     _forward(model, example, watch, seen.clear)
     return seen
+
+
+def _as_now(value: Any) -> Any:
+    """A list that its owner goes on filling, as it is at this moment."""
+    if type(value) in (list, tuple):
+        return type(value)(_as_now(item) for item in value)
+    return {key: _as_now(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def _note(types: dict[tuple[int, Part], TensorType], index: int, part: Part, value: Any) -> None:
