@@ -18,6 +18,8 @@ from rewrite import RewriteError, Rules, apply_rules, explain_rules, get_report,
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 """Keras on torch hands arrays over in an old way, and warns where a file holds layers that were not built"""
 
+from rewrite.backends.keras.own_layers import LoRA  # noqa: E402
+
 L = keras.layers
 
 
@@ -235,6 +237,29 @@ def test_taps_and_attributes() -> None:
     numbers(result)
     assert get_taps(result)["inside"].shape == (4, 5, 8)
     assert {layer.rate for layer in result._flatten_layers() if layer.name == "drop"} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("layer", "text", "sites"),
+    [
+        (lambda: L.TimeDistributed(L.Dense(3, activation="relu")), "after Linear: insert LayerNorm", 1),
+        (lambda: L.TimeDistributed(keras.Sequential([L.Dense(3)])), "after Linear: insert Dropout(0.5)", 1),
+        (lambda: L.Bidirectional(L.LSTM(3, return_sequences=True)), "after LSTM: insert Dropout(0.5)", 2),
+        (lambda: L.SpectralNormalization(L.Dense(3)), "after Linear: insert Dropout(0.5)", 1),
+        (lambda: LoRA(L.Dense(3), rank=2), "after Linear: insert Dropout(0.5)", 1),
+        (lambda: LoRA(L.Dense(3), rank=2), "wrap Linear with LoRA(rank=1)", 1),
+    ],
+)
+def test_layers_around_layers(layer: Callable[[], Any], text: str, sites: int, tmp_path: Path) -> None:
+    model = through(layer())
+    was = numbers(model)
+    result = apply_rules(model, Rules(text))
+    assert get_report(result).sites == sites
+    assert np.array_equal(numbers(result), was) == ("LayerNorm" not in text)
+    assert np.array_equal(numbers(loaded(result, tmp_path)), numbers(result))
+    assert np.array_equal(numbers(model), was)
+    result.compile("sgd", "mse")
+    assert np.isfinite(result.fit(values(), numbers(result) + 1, verbose=0).history["loss"][0])
 
 
 def test_copies_of_the_result() -> None:

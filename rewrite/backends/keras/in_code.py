@@ -87,6 +87,11 @@ class Series(keras.layers.Layer):  # type: ignore[misc]
         return next(iter(kwargs))
 
     @property
+    def standing(self) -> Any:
+        """The layer that stands for the one that was there; None: that was taken out."""
+        return None if self.main is None else self.layers[self.main]
+
+    @property
     def built(self) -> bool:
         """Whether all are."""
         return all(layer.built for layer in self.layers)
@@ -252,7 +257,7 @@ def replace(holder: Any, old: Any, series: Series) -> None:
     """
     if not put(holder, old, series):
         raise ValueError(f"`{old.name}` is held by no attribute of `{holder.name}` ({type(holder).__name__})")
-    known = old if not isinstance(old, Series) else None if old.main is None else old.layers[old.main]
+    known = old.standing if isinstance(old, Series) else old
     shapes = getattr(known, "_build_shapes_dict", None)
     if shapes and not series.built:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from rewrite.backends.keras.in_code import Altered  # noqa: F401  (a file may hold one, and knows it by being imported)
+from rewrite.backends.keras.in_code import Series
 from rewrite.vocabulary import by_keras_activation
 
 
@@ -186,8 +186,8 @@ for _name in (
 
 def innermost(layer: Any) -> Any:
     """What a chain of `LoRA` around `LoRA` wraps in the end."""
-    while isinstance(layer, LoRA):
-        layer = layer.base_layer
+    while isinstance(layer, LoRA | Series):
+        layer = layer.base_layer if isinstance(layer, LoRA) else layer.standing
     return layer
 
 
@@ -262,4 +262,4 @@ class FunctionLayer(keras.layers.Layer):  # type: ignore[misc]
 
 
 OWN_LAYERS: tuple[type[keras.layers.Layer], ...] = (Tap, LoRA, FunctionLayer, HalfFrozenBatchNormalization)
-"""all of them; a model file may hold them"""
+"""all of them; a model file may hold them, and what `in_code` registers"""

@@ -31,7 +31,7 @@ from rewrite.backends.keras.reader import (
     walk,
 )
 from rewrite.backends.keras.refusal import cannot, told
-from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation, layer_operation
+from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
 from rewrite.backends.keras.weights import (
     Pair,
     carry_over,
@@ -44,7 +44,6 @@ from rewrite.backends.keras.weights import (
 from rewrite.edit import Edit, NewLayer
 from rewrite.errors import Diagnostic
 from rewrite.graph import Node
-from rewrite.vocabulary import OPERATIONS
 
 _NORMS = (keras.layers.BatchNormalization, HalfFrozenBatchNormalization)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss")
@@ -187,13 +186,6 @@ class Writer:
 
     def _altered(self, old: Any, new: Any, path: str) -> Any:
         """A copy in which other layers stand in the places of some that its code calls."""
-        row = OPERATIONS.get(layer_operation(old, None, -1)[0] or "")
-        if row is not None and row.wraps:
-            raise cannot(
-                f"what stands in `{path}` ({type(old).__name__}) is a part of how it computes",
-                None,
-                help=f'leave it out: `except "{path}.**"`',
-            )
         if isinstance(old, functional_class() | keras.Sequential):
             raise cannot(
                 f"`{path or old.name}` ({type(old).__name__}) is made of a graph, and calls it in code of its own",
