@@ -434,3 +434,49 @@ def test_helpers_in_other_modules_are_told_the_same() -> None:
     assert get_report(result).sites == 1
     assert torch.equal(result(x), model(x))
     assert not any("isinstance" in vars(module) for module in (sys.modules[__name__], helpers_of_a_model))
+
+
+class Settings(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.double, self.depth, self.after, self.title = False, 2, None, "unread"
+
+    @property
+    def factor(self) -> float:
+        return 2.0 if self.double else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.depth):
+            x = torch.relu(self.fc(x))
+        return (x if self.after is None else self.after(x)) * self.factor
+
+
+def test_attributes_that_a_captured_forward_has_read_are_settled() -> None:
+    """They stand in its graph: another value would have no effect, and nobody would be told."""
+    model = Settings()
+    result = apply_rules(model, Rules("after relu: insert Dropout(0.0)"))
+    x = torch.ones(1, 4)
+    versions = (
+        result,
+        copy.deepcopy(result),
+        pickle.loads(pickle.dumps(result)),
+        apply_rules(result, Rules("after Linear: insert Identity")),
+    )
+    for version in versions:
+        for name, value in (("double", True), ("depth", 3), ("after", nn.Linear(4, 4)), ("double", 0)):
+            with pytest.raises(RewriteError, match=rf"RW207.*`{name}` of `Settings` was"):
+                setattr(version, name, value)
+        version.title = "told to nobody"
+        version.double, version.depth = False, 2  # as they are
+        assert torch.equal(version(x), model(x))
+    model.double = True
+    assert torch.equal(apply_rules(model, Rules("after relu: insert Dropout(0.0)"))(x), model(x))
+
+
+def test_attributes_may_be_set_where_the_forward_is_still_its_own() -> None:
+    model = Settings()
+    result = apply_rules(model, Rules("wrap Linear with LoRA(rank=1)\nfreeze Linear"))
+    result.depth = 3
+    model.depth = 3
+    assert torch.equal(result(torch.ones(1, 4)), model(torch.ones(1, 4)))

@@ -121,6 +121,9 @@ SITES = {
         argument that is no tensor, such as a flag, and is now called with another one. The original code may take
         another way for that value, which the rewritten forward does not have, so going on could compute the wrong
         thing without a word. Rewrite the model with an example input that uses the argument as you will use it.
+
+        It comes as well when a plain attribute is set that the captured forward has read, such as `model.depth = 3`:
+        the rewritten forward would not look at it. Set it in the model as it was, and rewrite that.
         """,
         python(
             """

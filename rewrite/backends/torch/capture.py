@@ -93,6 +93,8 @@ class _Frame:
     unpacked: list[fx.Node] = field(default_factory=list)
     tensors: dict[int, str] | None = None
     attributes: dict[str, fx.Proxy] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+    """plain attributes of the module that its forward reads"""
     branches: bool = False
     numbers: set[fx.Node] = field(default_factory=set)
     """values from callers and callees that may be no tensors"""
@@ -410,7 +412,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.frames.pop()
             self.graph = outer
             self.context = outer_context
-        return frame, Body(graph, arguments, shape, frame.children)
+        return frame, Body(graph, arguments, shape, frame.children, frame.settings)
 
     def _proxies(self, structure: Structure) -> Any:
         match structure:
@@ -507,6 +509,12 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         frame = self.frames[-1]
         frame.branches = True
         return frame.training
+
+    def note_setting(self, twin: nn.Module, name: str, value: object) -> None:
+        """Notes an attribute that the innermost forward reads of its own module, as it is on the module itself."""
+        frame = self.frames[-1]
+        if frame.twin is twin and name in twin.__dict__:
+            frame.settings.setdefault(name, value)
 
     def training_flag(self, twin: nn.Module) -> fx.Proxy:
         """`self.training` as a value in the innermost graph."""

@@ -225,7 +225,12 @@ class Draft:
         for module, scope in self.changed.items():
             graphs = {mode: body.graph for mode, body in scope.bodies.items()}
             recipe = recipe_of(module)
-            self.follow(module, replace(recipe, bodies=graphs, arguments=scope.body.arguments, sure=scope.sure))
+            settings = dict(recipe.settings)  # a forward that was written before reads none any more
+            for body in scope.bodies.values():
+                settings |= body.settings
+            arguments = scope.body.arguments
+            recipe = replace(recipe, bodies=graphs, arguments=arguments, settings=settings, sure=scope.sure)
+            self.follow(module, recipe)
 
     def _share_parameters(self) -> None:
         """Puts each new parameter wherever the old one stood, so that tied stays tied."""

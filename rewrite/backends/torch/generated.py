@@ -41,6 +41,7 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
         base,
         tuple((mode, _shape_of(graph)) for mode, graph in recipe.bodies.items()),
         repr(sorted(recipe.arguments.items(), key=lambda item: item[0])),
+        repr(sorted(recipe.settings.items())),
         recipe.sure,
         recipe.before,
         recipe.after,
@@ -69,6 +70,8 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
         forward = _extended_forward(forward, recipe)
     if forward is not base.forward:
         members["forward"] = forward
+    if recipe.settings:
+        members["__setattr__"] = _settled(base, recipe.settings)
     if recipe.still:
         members["train"] = _still_train(base)
     made = type(base.__name__, (base,), members)
@@ -219,6 +222,22 @@ def _extended_forward(original: Callable[..., Any], recipe: Recipe) -> Callable[
     forward.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     forward._rewrite_original = original  # type: ignore[attr-defined]
     return forward
+
+
+def _settled(base: type[nn.Module], settings: Mapping[str, object]) -> Callable[..., None]:
+    """Refuses another value where it would not be looked at: what the forward read stands in its graph now."""
+
+    def __setattr__(self: nn.Module, name: str, value: Any) -> None:
+        if name in settings and (type(value) is not type(settings[name]) or value != settings[name]):
+            raise Diagnostic(
+                "RW207",
+                f"`{name}` of `{base.__qualname__}` was {settings[name]!r:.60} when its forward was captured, and "
+                f"another value, {value!r:.60}, would not be looked at",
+                help=f"set `{name}` in the model as it was, and apply the rules to that",
+            ).error()
+        base.__setattr__(self, name, value)
+
+    return __setattr__
 
 
 def _still_train(base: type[nn.Module]) -> Callable[..., nn.Module]:

@@ -40,6 +40,7 @@ def pack(recipe: Recipe) -> dict[str, Any]:
     return {
         "bodies": {mode: _pack_graph(graph) for mode, graph in recipe.bodies.items()},
         "arguments": {name: _pack_structure(structure) for name, structure in recipe.arguments.items()},
+        "settings": dict(recipe.settings),
         "sure": recipe.sure,
         "before": recipe.before,
         "after": recipe.after,
@@ -55,6 +56,7 @@ def unpack(packed: Mapping[str, Any]) -> Recipe:
         return Recipe(
             bodies={str(mode): _unpack_graph(nodes) for mode, nodes in packed["bodies"].items()},
             arguments={_identifier(n): _unpack_structure(item) for n, item in packed["arguments"].items()},
+            settings={_identifier(n): _unpack_setting(item) for n, item in packed.get("settings", {}).items()},
             sure=bool(packed["sure"]),
             before=tuple(packed["before"]),
             after=tuple(packed["after"]),
@@ -175,6 +177,12 @@ def _unpack_value(packed: tuple[Any, ...], made: Mapping[str, fx.Node]) -> Any:
         case ("ellipsis",):
             return Ellipsis
     raise unsafe(f"it holds a value of the kind {packed[0]!r}")
+
+
+def _unpack_setting(value: Any) -> object:
+    if value is not None and type(value) not in (bool, int, float, str):
+        raise unsafe(f"it takes a {type(value).__name__} for an attribute of a module")
+    return value
 
 
 def _pack_structure(structure: Structure) -> tuple[Any, ...]:

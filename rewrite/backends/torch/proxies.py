@@ -23,6 +23,13 @@ IN_PLACE = {
 """augmented assignments"""
 
 
+_SETTINGS = frozenset([bool, int, float, str, type(None)])
+"""types of attributes that a forward takes another way for, or computes with, and a graph holds as they are"""
+
+_MODULES_OWN = frozenset(vars(nn.Module()))
+"""attributes that every module has"""
+
+
 class TrainingFlag(fx.Proxy):
     """`self.training` during a capture: a value in the graph until Python wants to know it."""
 
@@ -202,7 +209,10 @@ _traced_classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def traced_class(cls: type[nn.Module]) -> type[nn.Module]:
-    """A subclass whose `training` is recorded instead of read; used for the copies that captures run on."""
+    """A subclass whose `training` is recorded instead of read, and that tells of the plain values that are read.
+
+    It is used for the copies that captures run on.
+    """
     if cls not in _traced_classes:
 
         def get(self: nn.Module) -> object:
@@ -211,9 +221,14 @@ def traced_class(cls: type[nn.Module]) -> type[nn.Module]:
         def put(self: nn.Module, value: object) -> None:
             raise Unfaithful("sets `self.training` in forward")
 
-        _traced_classes[cls] = type(
-            cls.__name__, (cls,), {"training": property(get, put), "__module__": cls.__module__}
-        )
+        def read(self: nn.Module, name: str) -> object:
+            value = cls.__getattribute__(self, name)
+            if type(value) in _SETTINGS and name not in _MODULES_OWN:
+                cls.__getattribute__(self, "__dict__")["_rewrite_capturer"].note_setting(self, name, value)
+            return value
+
+        members = {"training": property(get, put), "__getattribute__": read, "__module__": cls.__module__}
+        _traced_classes[cls] = type(cls.__name__, (cls,), members)
     return _traced_classes[cls]
 
 

@@ -22,6 +22,8 @@ class Recipe:
     """`""`, or `train` and `eval`: the forward; none: the base's own"""
     arguments: Mapping[str, Structure] = field(default_factory=dict)
     """parameter of forward -> what the graphs take for it"""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """plain attribute of the module -> the value that the graphs take for granted"""
     sure: bool = True
     """whether the kinds of arguments are certain; else the forward checks them"""
     before: tuple[str, ...] = ()

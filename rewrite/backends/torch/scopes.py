@@ -59,6 +59,8 @@ class Body:
     """what it returns: nested containers with `Slot` leaves for values and constants as they are"""
     children: dict[fx.Node, nn.Module]
     """module calls in the graph"""
+    settings: dict[str, object] = field(default_factory=dict)
+    """plain attribute of the module -> its value when the forward read it"""
 
 
 @dataclass(frozen=True)
