@@ -100,6 +100,8 @@ class Application:
         self.carry_out()
         if self.current is not self.model:  # first of all: a hook of the given model would look at the given one
             self.current = self.backend.separate(self.current, self.model)
+            # Nothing of the reading before may be taken over: parts of what it has read are others now.
+            self.reading = self.backend.read(self.current, example=self.example, name=self.name, leaves=self.leaves)
         report = self.report(self.verify(self.program.output, self.program.equivalent))
         if self.by_run:
             report = replace(report, runs=self.try_out())

@@ -557,6 +557,18 @@ def test_a_class_that_makes_its_own_network_becomes_a_plain_model(tmp_path: Path
         assert same(result, keras.saving.load_model(tmp_path / "m.keras"), row)
 
 
+LOST = """
+warning[RW411]: `net` is a plain `keras.Model` in the result, no Net
+  = note: its constructor takes arguments of its own, which say nothing of a change
+  = help: let its constructor take what `keras.Model` takes, and hand it on
+"""
+
+
+def test_what_is_said_of_a_class_that_is_lost() -> None:
+    report = get_report(apply_rules(Net(3, name="net"), Rules("after ReLU: insert Dropout(0.1)")))
+    assert [warning.render() for warning in report.warnings] == [LOST.strip()]
+
+
 def test_such_a_class_inside_of_a_model() -> None:
     given = keras.Input((4,))
     model, result = changed(

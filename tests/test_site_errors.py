@@ -438,7 +438,14 @@ def test_no_case_is_left_over() -> None:
 def test_every_code_has_a_test_of_its_exact_text() -> None:
     """Texts stand in `tests/errors`, or beside the call that they answer."""
     found = {code for path in (SUITE / "errors").rglob("*.txt") for code in CODE.findall(path.read_text("utf-8"))}
-    for name in ("test_cli.py", "test_saved.py", "test_use.py", "test_inclusion.py", "test_rule_tests.py"):
+    for name in (
+        "test_cli.py",
+        "test_saved.py",
+        "test_use.py",
+        "test_inclusion.py",
+        "test_rule_tests.py",
+        "test_keras.py",
+    ):
         found |= set(
             re.findall(r"""^\s*["']?(?:error|warning)\[(RW\d+)\]: """, (SUITE / name).read_text("utf-8"), re.MULTILINE)
         )
