@@ -446,7 +446,7 @@ class Settings(nn.Module):
     def factor(self) -> float:
         return 2.0 if self.double else 1.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for _ in range(self.depth):
             x = torch.relu(self.fc(x))
         return (x if self.after is None else self.after(x)) * self.factor
