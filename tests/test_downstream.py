@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,16 +118,7 @@ class TestToolsOnLayers:
 
 
 class TestDistributed:
-    @pytest.fixture
-    def group(self, tmp_path: Path) -> Iterator[None]:
-        if not torch.distributed.is_available():
-            pytest.skip("this torch has no distributed part")
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-        yield
-        torch.distributed.destroy_process_group()
-
-    @pytest.mark.usefixtures("group")
+    @pytest.mark.usefixtures("process_group")
     def test_wrapped_afterwards(self, result: nn.Module) -> None:
         """What the refusal of such models says; a process waits for ever for a weight that no step reaches."""
         alone = copy.deepcopy(result)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,16 +88,7 @@ class TestDataParallel:
 
 
 class TestRefused:
-    @pytest.fixture
-    def group(self, tmp_path: Path) -> Iterator[None]:
-        if not torch.distributed.is_available():
-            pytest.skip("this torch has no distributed part")
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-        yield
-        torch.distributed.destroy_process_group()
-
-    @pytest.mark.usefixtures("group")
+    @pytest.mark.usefixtures("process_group")
     def test_distributed(self) -> None:
         model = nn.parallel.DistributedDataParallel(Net())
         with pytest.raises(SafetyError, match=r"(?s)RW504.*DistributedDataParallel.*apply the rules to `model.module`"):
