@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from rewrite.backends.keras.folding import fold
+from rewrite.backends.keras.making import Making, Pair, wanted_training
 from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization
 from rewrite.backends.keras.reader import children_of
 from rewrite.backends.keras.refusal import cannot
 from rewrite.edit import Initialiser, Update
 from rewrite.graph import Layer
-
-if TYPE_CHECKING:
-    from rewrite.backends.keras.writer import Writer
 
 
 def variables_of(layer: keras.Layer, *, whole: bool = True) -> list[Any]:
@@ -27,16 +24,6 @@ def variables_of(layer: keras.Layer, *, whole: bool = True) -> list[Any]:
         for part in (layer._flatten_layers() if whole else [layer])
         for variable in (*part._trainable_variables, *part._non_trainable_variables)
     ]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A layer, and the one that has its numbers in the copy."""
-
-    old: keras.Layer
-    new: keras.Layer
-    whole: bool = True
-    """with all that is in it; else its own variables alone"""
 
 
 def carry_over(pair: Pair) -> int:
@@ -65,42 +52,42 @@ def _alike(pair: Pair) -> Iterator[tuple[Any, Any]]:
                 yield was, now
 
 
-def origins(writer: Writer) -> dict[int, Any]:
+def origins(making: Making) -> dict[int, Any]:
     """Identity of a variable of the copy -> the variable whose numbers it has; of what was drawn anew, none."""
-    found = {id(now): was for pair in writer.pairs for was, now in _alike(pair)}
-    for path, updates in writer.edits.updates.items():
-        copy = writer.copies.get(id(writer.reading.places[path]))
+    found = {id(now): was for pair in making.pairs for was, now in _alike(pair)}
+    for path, updates in making.edits.updates.items():
+        copy = making.copies.get(id(making.reading.places[path]))
         if copy is not None and any(update.changes.keys() & {"reset", "fold", "fold_ahead"} for update in updates):
             for variable in copy._trainable_variables if children_of(copy) else variables_of(copy):
                 found.pop(id(variable), None)
     return found
 
 
-def update_weights(writer: Writer) -> None:
+def update_weights(making: Making) -> None:
     """Carries out `reset` and `fold`."""
-    for path, updates in writer.edits.updates.items():
+    for path, updates in making.edits.updates.items():
         for update in updates:
             if "reset" in update.changes:
-                _reset(writer, path, update)
+                _reset(making, path, update)
             for key in ("fold", "fold_ahead"):
                 norm = update.changes.get(key)
                 if isinstance(norm, Layer):
-                    old, new = writer.reading.places[path], writer.copies[id(writer.reading.places[path])]
-                    fold(old, new, writer.reading.places[norm.path], key == "fold_ahead", update.span)
+                    old, new = making.reading.places[path], making.copies[id(making.reading.places[path])]
+                    fold(old, new, making.reading.places[norm.path], key == "fold_ahead", update.span)
 
 
 # ---- reset
 
 
-def _reset(writer: Writer, path: str, update: Update) -> None:
-    layer = writer.reading.places[path]
-    copy = writer.copies.get(id(layer))
+def _reset(making: Making, path: str, update: Update) -> None:
+    layer = making.reading.places[path]
+    copy = making.copies.get(id(layer))
     if copy is None:
         raise cannot(f"`{path}` stands in code that is no graph, so its weights cannot be drawn anew", update.span)
     whole = not children_of(layer)  # parts that are layers of their own are reset one by one
     if not whole and not copy._trainable_variables:
         return
-    writer.builder.seed_for(update.seed)
+    making.builder.seed_for(update.seed)
     wanted = update.changes["reset"]
     if isinstance(wanted, Initialiser):
         for variable in (whole and copy.trainable_variables) or copy._trainable_variables:
@@ -167,23 +154,23 @@ def _gain(give: Any) -> float:
 # ---- what learns
 
 
-def carry_training(writer: Writer) -> None:
+def carry_training(making: Making) -> None:
     """Sets what learns: as in the given model, then as the rules say.
 
     A flag of a model is the flag of all in it, so models are set first, from the outside in, and layers last.
     """
     pairs = [
-        (path, layer, writer.copies[id(layer)])
-        for path, layer in writer.reading.places.items()
-        if id(layer) in writer.copies
+        (path, layer, making.copies[id(layer)])
+        for path, layer in making.reading.places.items()
+        if id(layer) in making.copies
     ]
     wakes = {
         path
-        for path, updates in writer.edits.updates.items()
+        for path, updates in making.edits.updates.items()
         for update in updates
         if update.changes.get("trainable") is True
     }
-    frozen_before = {path for path, layer in writer.reading.places.items() if _stopped(writer, path)}
+    frozen_before = {path for path, layer in making.reading.places.items() if _stopped(making, path)}
     for path, layer, copy in pairs:
         if children_of(layer) and not layer.trainable:
             copy.trainable = any(_within(wake, path) for wake in wakes)
@@ -200,15 +187,15 @@ def carry_training(writer: Writer) -> None:
             if not flag and copy.trainable:
                 copy.trainable = False
     found = {path: copy for path, _, copy in pairs}
-    for path, updates in writer.edits.updates.items():
+    for path, updates in making.edits.updates.items():
         if path in found and any(update.changes.keys() & {"trainable", "statistics"} for update in updates):
-            _freeze(found[path], writer.reading._layers[path], updates)
+            _freeze(found[path], making.reading._layers[path], updates)
     for copy in found.values():
         if isinstance(copy, HalfFrozenBatchNormalization):
             copy.hold()
     for path, layer, copy in reversed(pairs):
         # Only the flag of a layer gets into a file, and it is the flag of all in it.
-        mixed = children_of(layer) and copy._trainable_variables and path in writer.edits.updates
+        mixed = children_of(layer) and copy._trainable_variables and path in making.edits.updates
         if mixed and not any(variable.trainable for variable in copy.trainable_variables):
             copy.trainable = False
 
@@ -229,19 +216,9 @@ def _within(path: str, outer: str) -> bool:
     return not outer or path == outer or path.startswith(f"{outer}.")
 
 
-def _stopped(writer: Writer, path: str) -> bool:
-    layer = writer.reading._layers[path]
+def _stopped(making: Making, path: str) -> bool:
+    layer = making.reading._layers[path]
     return layer.still or (layer.parameters > 0 and not layer.trainable)
-
-
-def wanted_training(layer: Layer, updates: Sequence[Update]) -> tuple[bool, bool]:
-    """Whether the parameters of a layer learn and whether its statistics move, after all updates."""
-    learns, moves = layer.trainable > 0, not layer.still
-    for update in updates:
-        learns = bool(update.changes.get("trainable", learns))
-        if "statistics" in update.changes:
-            moves = update.changes["statistics"] == "moving"
-    return (learns if layer.parameters else moves), moves
 
 
 def _freeze(copy: Any, layer: Layer, updates: Sequence[Update]) -> None:

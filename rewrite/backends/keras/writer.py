@@ -6,7 +6,6 @@ variables of their own with the same values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,43 +13,25 @@ import keras
 
 from rewrite.backends.backend import Written
 from rewrite.backends.keras.attributes import activation_for, changed_call, changed_config
+from rewrite.backends.keras.code_writer import CodeWriter, same_parts
 from rewrite.backends.keras.depth import room_for
-from rewrite.backends.keras.edits import Chain, Place, Step, sorted_edits
-from rewrite.backends.keras.in_code import Altered, Series, alter, direct, given_class, replace
-from rewrite.backends.keras.in_code import Place as PlaceInCode
-from rewrite.backends.keras.layers import Builder
+from rewrite.backends.keras.edits import Chain, Place, Step
+from rewrite.backends.keras.in_code import given_class
+from rewrite.backends.keras.making import NORMS, Pair, policy, wanted_training
 from rewrite.backends.keras.optimizers import carry_state
-from rewrite.backends.keras.own_layers import HalfFrozenBatchNormalization, computing_policy
-from rewrite.backends.keras.reader import (
-    ACTIVATION,
-    KerasReading,
-    children_of,
-    graph_of,
-    input_shape,
-    locals_of,
-    walk,
-)
+from rewrite.backends.keras.reader import ACTIVATION, graph_of, input_shape, locals_of, walk
 from rewrite.backends.keras.refusal import cannot, told
-from rewrite.backends.keras.spellings import FUSED, bases, functional_class, fused_activation
-from rewrite.backends.keras.weights import (
-    Pair,
-    carry_over,
-    carry_training,
-    origins,
-    update_weights,
-    variables_of,
-    wanted_training,
-)
-from rewrite.edit import Edit, NewLayer
+from rewrite.backends.keras.spellings import functional_class, fused_activation
+from rewrite.backends.keras.weights import carry_over, carry_training, origins, update_weights, variables_of
+from rewrite.edit import NewLayer
 from rewrite.errors import Diagnostic
 from rewrite.graph import Node
 
-_NORMS = (keras.layers.BatchNormalization, HalfFrozenBatchNormalization)
 _STEPS = ("train_step", "test_step", "predict_step", "compute_loss")
 """methods by which a class trains or predicts in a way of its own"""
 
 
-class Writer:
+class Writer(CodeWriter):
     """One write.
 
     Args:
@@ -59,32 +40,6 @@ class Writer:
         edits: what changes.
 
     """
-
-    def __init__(self, reading: KerasReading, builder: Builder, edits: Sequence[Edit]) -> None:
-        self.reading = reading
-        self.builder = builder
-        self.edits = sorted_edits(edits)
-        self.edits.remade |= {path for path in self.edits.updates if self._changes_halves(path)}
-        self.count = len(edits)
-        self.names: dict[int, list[str]] = {number: [] for number in range(len(edits))}
-        self.copies: dict[int, Any] = {}
-        """identity of an operation of the given model -> its copy"""
-        self.chains: dict[str, list[Any]] = {}
-        """path of a replaced layer -> what stands there now"""
-        self.shared: dict[str, list[Any]] = {}
-        self.acts: dict[str, Any] = {}
-        """path of a layer -> the layer that its activation has become"""
-        self.bare: set[str] = set()
-        """paths of layers whose activation is applied by the layer that wraps them"""
-        self.taken: dict[str, set[str]] = {}
-        """path of a model -> the names in it"""
-        self.configured: set[str] = set()
-        """paths of layers that were made by their own configuration"""
-        self.pairs: list[Pair] = []
-        """layers and their copies, whose variables are filled when all are built"""
-        self.warnings: list[Diagnostic] = []
-        self.beside: Any = None
-        """the operation around whose call new layers come to stand"""
 
     def run(self) -> Written:
         """The changed copy."""
@@ -125,7 +80,7 @@ class Writer:
             PlanError: one of them is part of something else as well, and its copy is not (RW320).
 
         """
-        for was, now in _same_parts(old, new):
+        for was, now in same_parts(old, new):
             if self.copies.setdefault(id(was), now) is not now:
                 raise cannot(
                     f"`{self.reading.paths.get(id(old)) or old.name}` ({type(old).__name__}) cannot be copied: it "
@@ -165,7 +120,7 @@ class Writer:
             cls, config = self._half_frozen(operation, self._config(operation, operation.get_config(), path), path)
             copy = cls.from_config(config)
             copy.name = operation.name  # which a `get_config` may leave out
-            _same_parts(operation, copy)
+            same_parts(operation, copy)
             if isinstance(operation, keras.Model):
                 copy.build_from_config(operation.get_build_config())
         except Exception as problem:
@@ -182,135 +137,6 @@ class Writer:
         self.pairs.append(Pair(operation, copy))
         return copy
 
-    # ---- what the code of a class calls
-
-    def _altered(self, old: Any, new: Any, path: str) -> Any:
-        """A copy in which other layers stand in the places of some that its code calls."""
-        if isinstance(old, functional_class() | keras.Sequential):
-            raise cannot(
-                f"`{path or old.name}` ({type(old).__name__}) is made of a graph, and calls it in code of its own",
-                None,
-                "what stands in that graph is not called by name",
-                help="make a model of the graph alone, change it, and build the class of the result",
-            )
-        made_of = old._made_of if isinstance(old, Altered) else keras.saving.serialize_keras_object(old)
-        if not _same_parts(old, new):
-            new.build_from_config(old.get_build_config())  # makes the layers that the constructor has not made
-        if not _same_parts(old, new):
-            raise cannot(
-                f"the layers of `{path or old.name}` ({type(old).__name__}) are not all made by its constructor",
-                None,
-                help="make them in `__init__` or in `build`",
-            )
-        series = dict(new._series) if isinstance(new, Altered) else {}
-        try:
-            self._alter(old, new, path, (), series)
-            return alter(new, made_of, series)
-        except ValueError as problem:
-            help_text = "keep layers in attributes, or in lists or tables of them"
-            raise cannot(str(problem), None, help=help_text) from problem
-
-    def _alter(self, old: Any, new: Any, path: str, place: PlaceInCode, series: dict[PlaceInCode, Series]) -> None:
-        """Goes through the layers that an object holds.
-
-        Args:
-            old: the object.
-            new: its copy, made by its class.
-            path: of the object.
-            place: of the object within the outermost one that a file knows.
-            series: what stands in which place, filled here.
-
-        """
-        self.copies[id(old)] = new
-        self.pairs.append(Pair(old, new, whole=False))
-        self.taken[path] = {part.name for part in children_of(old)}
-        for number, (was, now) in enumerate(zip(direct(old), direct(new), strict=True)):
-            here = (*place, number)
-            given = list(zip(was.layers, now.layers, strict=True)) if isinstance(was, Series) else [(was, now)]
-            layers: list[Any] = []
-            main = own = None
-            for index, (part, copy) in enumerate(given):
-                made_by_class = not isinstance(was, Series) or index == was.own
-                ahead, core, behind = self._in_code(part, copy, path, here if made_by_class else None, series)
-                if core and (not isinstance(was, Series) or index == was.main):
-                    main = len(layers) + len(ahead)
-                if made_by_class and core == [copy]:
-                    own = len(layers) + len(ahead)
-                layers += [*ahead, *core, *behind]
-            if layers != (now.layers if isinstance(now, Series) else [now]):
-                series[here] = Series(layers, main, own)
-                replace(new, now, series[here])
-
-    def _in_code(
-        self, part: Any, copy: Any, path: str, place: PlaceInCode | None, series: dict[PlaceInCode, Series]
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """What a part becomes: the layers in front of it, what stands for it, and the layers behind it.
-
-        Args:
-            part: of the given object.
-            copy: the one that the object's copy has made for it.
-            path: of the object.
-            place: of the part, if the object's class has made it.
-            series: what stands in which place.
-
-        """
-        own = self.reading.paths[id(part)]
-        call = (path, f":{own}")
-        rank = len(next(iter((getattr(part, "_build_shapes_dict", None) or {"": (None,) * 4}).values())) or ())
-        self.builder.policy = _policy(part)
-        carries = fused_activation(part) is not None
-        function = self._function(own, part) if carries else None
-        parted = own in self.edits.parted
-        if call in self.edits.bypassed:
-            core: list[Any] = []
-        elif own in self.edits.layers:
-            number, edit = self.edits.layers[own]
-            if own not in self.chains:
-                takes = None if parted else function
-                self.chains[own] = self._line(
-                    edit.layers, number, part.name, path, rank, own=part.name, old=part, function=takes
-                )
-            core = self.chains[own]
-            if not parted and self._keeps_own(own):
-                function = None
-            parted = parted or not self._took(own)
-        elif not self._is_touched(own):
-            core = [copy]
-            self.copies[id(part)] = copy
-            self.pairs.append(Pair(part, copy))
-        elif place is not None and graph_of(part) is None and children_of(part):
-            core = [copy]
-            self._alter(part, copy, own, place, series)
-        else:
-            core = [self._copy(part)]
-        ahead = self._steps(self.edits.ahead.get((*call, 0), [])[::-1], f"before_{part.name}", path, rank)
-        behind = self._steps(self.edits.behind.get(call, []), part.name, path, rank)
-        if carries:
-            act = (path, f"{call[1]}{ACTIVATION}")
-            behind += self._steps(
-                self.edits.ahead.get((*act, 0), [])[::-1], f"before_{part.name}_activation", path, rank
-            )
-            if act in self.edits.calls:
-                number, edit = self.edits.calls[act]
-                behind += self._line(edit.layers, number, part.name, path, rank)
-            elif parted and function is not None and act not in self.edits.bypassed:
-                behind.append(self._activation(own, function, path))
-            behind += self._steps(self.edits.behind.get(act, []), part.name, path, rank)
-        return ahead, core, behind
-
-    def _is_touched(self, own: str) -> bool:
-        """Whether a part is not what its object's class makes of it."""
-        return self.edits.touch(own) or own in self.edits.remade or own in self.edits.parted
-
-    def _steps(self, steps: Sequence[Step], stem: str, path: str, rank: int) -> list[Any]:
-        found: list[Any] = []
-        for step in steps:
-            assert isinstance(step, Chain), "calls in code are not moved"
-            found += self._line(step.layers, step.number, stem, path, rank)
-        return found
-
-    # ---- calls in a graph
-
     def _changed(self, operation: Any, place: Place) -> Any:
         """A function with other arguments."""
         config = operation.get_config()
@@ -322,8 +148,8 @@ class Writer:
     def _half_frozen(self, layer: Any, config: dict[str, Any], path: str) -> tuple[Any, dict[str, Any]]:
         """The class that the copy of a layer has: that of a BatchNormalization says what of it stands still."""
         changes = {key for update in self.edits.updates.get(path, ()) for key in update.changes}
-        plain, half = _NORMS
-        if type(layer) not in _NORMS or not changes & {"trainable", "statistics"}:
+        plain, half = NORMS
+        if type(layer) not in NORMS or not changes & {"trainable", "statistics"}:
             return type(layer), config
         learns, moves = wanted_training(self.reading._layers[path], self.edits.updates[path])
         config = {key: value for key, value in config.items() if key != "frozen"}
@@ -331,17 +157,9 @@ class Writer:
             return plain, config
         return half, {**config, "frozen": "params" if moves else "stats"}
 
-    def _changes_halves(self, path: str) -> bool:
-        """Whether a BatchNormalization is half frozen before or after, but not both times in the same way."""
-        layer = self.reading.places[path]
-        if type(layer) not in _NORMS:
-            return False
-        learns, moves = wanted_training(self.reading._layers[path], self.edits.updates[path])
-        return getattr(layer, "frozen", None) != (None if learns == moves else "params" if moves else "stats")
-
     def _config(self, layer: Any, config: dict[str, Any], path: str) -> dict[str, Any]:
         self.configured.add(path)
-        self.builder.policy = _policy(layer)
+        self.builder.policy = policy(layer)
         for update in self.edits.updates.get(path, ()):
             for key, value in update.changes.items():
                 if key == ".activation":
@@ -496,14 +314,6 @@ class Writer:
             value = self._step(step, value, f"before_{stem}", place[0], order)
         return value
 
-    def _function(self, own: str, operation: Any) -> Any:
-        """The activation that a layer applies itself, after a `set`; None: the identity."""
-        for update in reversed(self.edits.updates.get(own, ())):
-            if ".activation" in update.changes:
-                found = activation_for(update.changes[".activation"], self.builder)
-                return None if found == "linear" else keras.activations.get(found)
-        return fused_activation(operation)
-
     def _behind(self, place: Place, value: Any, local: str, path: str, order: list[Any]) -> Any:
         for step in self.edits.behind.get(place, ()):
             value = self._step(step, value, local, path, order)
@@ -541,17 +351,6 @@ class Writer:
             return self._chain(edit.layers, number, [value], own.rpartition(".")[2], path, order)[1]
         return _called(self._activation(own, function, path), value, order)
 
-    def _activation(self, own: str, function: Any, path: str) -> Any:
-        if own not in self.acts:
-            name = self._name(f"{own.rpartition('.')[2]}_activation", path)
-            if isinstance(function, keras.Layer):
-                layer = type(function).from_config({**function.get_config(), "name": name})
-                self.pairs.append(Pair(function, layer))
-            else:
-                layer = keras.layers.Activation(function, name=name, dtype=_policy(self.reading.places[own]))
-            self.acts[own] = layer
-        return self.acts[own]
-
     # ---- new layers
 
     def _chain(
@@ -582,7 +381,7 @@ class Writer:
 
         """
         made: list[Any] = []
-        self.builder.policy = _policy(old, values[0], self.beside)
+        self.builder.policy = policy(old, values[0], self.beside)
         value: Any = values[0] if len(values) == 1 else list(values)
         for new in layers:
             rank = len(values[0].shape) if not made else len(value.shape)
@@ -592,73 +391,6 @@ class Writer:
                 made.append(layer)
                 value = _called(layer, value, order)
         return made, value
-
-    def _line(
-        self,
-        layers: Sequence[NewLayer],
-        number: int,
-        stem: str,
-        path: str,
-        rank: int,
-        *,
-        own: str | None = None,
-        old: Any = None,
-        function: Any = None,
-    ) -> list[Any]:
-        """New layers that are not called yet; the arguments are those of a chain."""
-        made: list[Any] = []
-        for new in layers:
-            name = own if new is layers[-1] else None
-            around = self._around(old, new) if new.wraps else None
-            for layer in self._new(new, stem, name, path, number, rank, around):
-                if old is not None and type(layer) is type(old):
-                    self.pairs.append(Pair(old, layer))  # equal shapes keep the weights
-                made.append(layer)
-                if new is layers[-1]:
-                    _take_activation(layer, function)
-        return made
-
-    def _new(
-        self, new: NewLayer, stem: str, name: str | None, path: str, number: int, rank: int, around: Any
-    ) -> list[Any]:
-        if new.share and new.share in self.shared:
-            return self.shared[new.share]
-        name = name or self._name(f"{stem}_{new.stem}", path)
-        *ahead, layer = self.builder.build(new, rank, around)
-        layer.name = name
-        for one in ahead:
-            one.name = self._name(f"{name}_pad", path)
-        self.names[number].append(f"{path}.{name}" if path else name)
-        if new.share:
-            self.shared[new.share] = [*ahead, layer]
-        return [*ahead, layer]
-
-    def _around(self, old: Any, new: NewLayer) -> Any:
-        """The layer that a new one is made around; a LoRA applies its activation itself."""
-        if new.operation is not None and fused_activation(old) is not None:
-            self.bare.add(self.reading.paths[id(old)])
-        copy = self._copy(old)
-        if new.operation is not None:
-            copy.name = "base_layer"
-        return copy
-
-    def _name(self, name: str, path: str) -> str:
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        taken, found, number = self.taken[path], name, 0
-        while found in taken:
-            number += 1
-            found = f"{name}_{number}"
-        taken.add(found)
-        return found
-
-    def _keeps_own(self, own: str) -> bool:
-        """Whether a layer goes on inside of a class of the caller's, where it applies its activation as before."""
-        return any(new.wraps and new.operation is None for new in self.edits.layers[own][1].layers)
-
-    def _took(self, own: str) -> bool:
-        """Whether what stands in the place of a layer applies its activation itself."""
-        last = self.chains[own][-1]
-        return any(base in FUSED for base in bases(type(last)))
 
     def _replaced_layer(
         self, own: str, values: Sequence[Any], path: str, order: list[Any], function: Any, operation: Any
@@ -673,28 +405,6 @@ class Writer:
         return value
 
 
-def _policy(*beside: Any) -> Any:
-    """The policy of numbers at a place: that of the first layer, or of the layer behind the first value, that has one.
-
-    None: it is nowhere told, as behind an input.
-    """
-    for origin in beside:
-        if isinstance(origin, keras.KerasTensor):
-            origin = origin._keras_history.operation
-        if isinstance(origin, keras.layers.InputLayer) or origin is None:
-            continue
-        functional = graph_of(origin)
-        if functional is not None:
-            found = _policy(*functional.outputs)
-        elif isinstance(origin, keras.Layer):
-            found = computing_policy(origin)
-        else:
-            found = _policy(*origin._inbound_nodes[0].arguments.keras_tensors)
-        if found is not None:
-            return found
-    return None
-
-
 def _filled(arguments: Any, values: Sequence[Any]) -> Any:
     """The arguments of a call with other tensors, in the order in which Keras lists those of the call.
 
@@ -705,35 +415,12 @@ def _filled(arguments: Any, values: Sequence[Any]) -> Any:
     return keras.tree.pack_sequence_as(given, leaves)
 
 
-def _take_activation(layer: Any, function: Any) -> None:
-    """What was fused stays fused where the new layer can."""
-    if function is not None and any(base in FUSED for base in bases(type(layer))):
-        if isinstance(function, keras.Layer):
-            function = type(function).from_config(function.get_config())
-        layer.activation = function
-
-
 def _models_in(operation: Any) -> list[str]:
     """What else to do with a class around models that are graphs."""
     for path, layer in walk(operation):
         if path and graph_of(layer) is not None:
             return [f"apply the rules to `{path}`, which is a model by itself, and build the whole of the result"]
     return []
-
-
-def _same_parts(old: Any, new: Any) -> list[tuple[Any, Any]]:
-    """The layers inside of two that are made in the same way, in pairs.
-
-    Those of the second take the names of the first: Keras counts names that a constructor leaves to it, and rules name
-    layers by them.
-    """
-    olds, news = list(walk(old))[1:], list(walk(new))[1:]
-    if len(olds) != len(news):
-        return []
-    pairs = [(was, now) for (_, was), (_, now) in zip(olds, news, strict=True)]
-    for was, now in pairs:
-        now.name = was.name
-    return pairs
 
 
 def _called(layer: Any, value: Any, order: list[Any]) -> Any:
