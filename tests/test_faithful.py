@@ -480,3 +480,33 @@ def test_attributes_may_be_set_where_the_forward_is_still_its_own() -> None:
     result.depth = 3
     model.depth = 3
     assert torch.equal(result(torch.ones(1, 4)), model(torch.ones(1, 4)))
+
+
+class AsksForGradients(nn.Module):
+    def __init__(self, flag: bool) -> None:
+        super().__init__()
+        self.fc, self.flag = nn.Linear(4, 4), flag
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.fc(x))
+        if torch.is_grad_enabled() and self.flag:  # as models ask that save memory
+            return x + 1
+        return x
+
+
+def test_a_forward_that_asks_whether_gradients_are_recorded() -> None:
+    x = torch.ones(1, 4)
+    for flag, kind in ((False, "graph"), (True, "opaque")):
+        model = AsksForGradients(flag).eval()
+        result = apply_rules(model, Rules("after Linear: insert Identity"))
+        assert get_report(result).scope_kinds[kind] == 1
+        assert torch.equal(result(x), model(x))
+        with torch.no_grad():
+            assert torch.equal(result(x), model(x))
+        outer = nn.Sequential(AsksForGradients(flag), nn.ReLU()).eval()
+        result = apply_rules(outer, Rules("after nn.ReLU: insert Identity"))
+        with torch.no_grad():
+            assert torch.equal(result(x), outer(x))
+    assert torch.is_grad_enabled.__name__ == "is_grad_enabled"
+    reasons = dict(get_report(apply_rules(AsksForGradients(True), Rules("after Linear: insert Identity"))).scopes)
+    assert "where no gradients are recorded" in reasons[""]

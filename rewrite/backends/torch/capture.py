@@ -102,6 +102,8 @@ class _Frame:
     """calls of functions and methods that give a tensor"""
     reads: list[str] = field(default_factory=list)
     """paths of layers whose tensors are read without calling them"""
+    asks_grad: bool = False
+    """the forward asks whether gradients are recorded"""
     refused: str = ""
     """why the capture is refused, should the model's code swallow the exception"""
 
@@ -224,8 +226,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
         That is code of forwards and of what they call, wherever it stands, so all modules of Python are meant.
         """
-        plain = torch.is_tensor, torch.jit.isinstance
+        plain = torch.is_tensor, torch.jit.isinstance, torch.is_grad_enabled
         torch.is_tensor = model_is_tensor  # type: ignore[assignment]
+        torch.is_grad_enabled = functools.partial(self._note_asking, plain[2])
         torch.jit.isinstance = functools.partial(model_jit_isinstance, plain[1])
         for name, module in list(sys.modules.items()):
             if name.partition(".")[0] not in _NO_MODELS:
@@ -233,10 +236,15 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         try:
             yield
         finally:
-            torch.is_tensor, torch.jit.isinstance = plain
+            torch.is_tensor, torch.jit.isinstance, torch.is_grad_enabled = plain
             for space, name in self.answering:
                 del space[name]
             self.answering = []
+
+    def _note_asking(self, is_grad_enabled: Callable[[], bool]) -> bool:
+        if self.frames:
+            self.frames[-1].asks_grad = True
+        return is_grad_enabled()
 
     def _answer(self, space: dict[str, Any], **more: Any) -> None:
         for name, answer in {"isinstance": model_isinstance, **more}.items():
@@ -306,6 +314,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             return self.scopes[module]
         try:
             frame, body = self._run_forward(scope, arguments, training=self._mode_of(module))
+            if frame.asks_grad:
+                self._check_without_grad(scope, body, training=self._mode_of(module))
             if alone:
                 self._check_all_called(scope, body)
         except Exception as problem:  # whatever a stranger's forward raises makes this one scope opaque
@@ -318,6 +328,17 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         scope.current = ("train" if self._mode_of(module) else "eval") if frame.branches else ""
         scope.bodies[scope.current] = body
         return scope
+
+    def _check_without_grad(self, scope: Scope, body: Body, *, training: bool) -> None:
+        """Refuses a forward that does something else where no gradients are recorded: its graph would not."""
+        with torch.set_grad_enabled(not context()[0]):
+            _, other = self._run_forward(scope, body.arguments, training=training)
+        graphs = [
+            [(node.op, node.target, repr(node.args), repr(node.kwargs)) for node in graph.nodes]
+            for graph in (body.graph, other.graph)
+        ]
+        if graphs[0] != graphs[1]:
+            raise Unfaithful("does something else where no gradients are recorded")
 
     def _loosen(self, module: nn.Module) -> None:
         """What was captured in the context of a forward that did not come to its end stands on its own from now on."""

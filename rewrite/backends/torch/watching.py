@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+_is_grad_enabled = torch.is_grad_enabled
+"""torch's own: a capture listens to who asks"""
+
 
 def context() -> tuple[object, ...]:
     """What a `with` block around some lines of a forward would change, and a graph would lose."""
     return (
-        torch.is_grad_enabled(),
+        _is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
         torch.is_autocast_enabled("cuda"),
