@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rewrite import edit
@@ -176,7 +176,7 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
             groups.setdefault(site.key, []).append(site)
     for group in groups.values():
         first = group[0]
-        _check_complete(group, desk, clause)
+        _check_complete(group, desk, clause, {site.node.index for sites in groups.values() for site in sites})
         number = None if first.operand is None else first.operand.number
         for chain in first.inserts:
             named[len(edits)] = group
@@ -233,14 +233,16 @@ def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     return found
 
 
-def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause) -> None:
-    """Refuses an edit of code that runs at several places of the model when only some of these are matched."""
+def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause, matched: Collection[int]) -> None:
+    """Refuses an edit of code that runs at several places of the model when only some of these are matched.
+
+    Those of another group are edited as well, in another way.
+    """
     first = group[0]
     if first.key[0] == "<layer>" and first.node.layer is not None:
         all_calls = desk.calls.get(first.node.layer.path, ())
     else:
         all_calls = desk.graph.runs.get((first.node.scope, first.node.local), ())
-    matched = {site.node.index for site in group}
     missing = [node for node in all_calls if node.index not in matched and node.mode == first.node.mode]
     if missing:
         owner = first.node.owner.name if first.node.owner is not None else first.node.name

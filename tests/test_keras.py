@@ -715,5 +715,14 @@ def test_a_layer_that_code_shares_with_the_graph_does_not_come_apart() -> None:
     table = L.Embedding(9, 4, name="table")
     given = keras.Input((3,), dtype="int32")
     model = keras.Model(given, Tied(table, name="tied")(L.Dropout(0.5)(table(given))))
-    with pytest.raises(RewriteError, match=r"`tied` \(Tied\) cannot be copied: it shares `table`"):
-        apply_rules(model, Rules("remove Dropout"))
+    tokens = np.array([[1, 2, 3]])
+    for text in ("remove Dropout", "wrap Embedding with LoRA(rank=2)", "after Embedding: insert LayerNorm"):
+        was = numbers(model, tokens)
+        result = apply_rules(model, Rules(text))
+        assert np.array_equal(numbers(result, tokens)[0], was[0]) == ("LayerNorm" not in text)
+        tables = [layer for layer in result._flatten_layers() if isinstance(layer, L.Embedding)]
+        assert [id(layer) for layer in tables] == [id(result.get_layer("tied").table)]
+        assert tables[0] is not table
+        again = apply_rules(result, Rules("after Embedding: insert Identity"))
+        assert sum(isinstance(layer, L.Embedding) for layer in again._flatten_layers()) == 1
+        assert np.array_equal(numbers(again, tokens)[0], numbers(result, tokens)[0])

@@ -374,3 +374,28 @@ def test_a_plain_freeze_changes_no_class() -> None:
     changed = apply_rules(model, Rules("after Linear: insert Dropout")).layers[1]
     assert isinstance(changed, Normed)
     assert (type(changed).__name__, type(changed).__module__) == (Normed.__name__, Normed.__module__)
+
+
+@keras.saving.register_keras_serializable("in_code")
+class Reads(L.Layer):  # type: ignore[misc]
+    """Reads the kernel of one layer, and calls another one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.read, self.called = L.Dense(8, name="read"), L.Dense(8, name="called")
+
+    def build(self, shape: Any) -> None:
+        self.read.build(shape)
+        self.called.build(shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.called(keras.ops.matmul(inputs, self.read.kernel))
+
+
+def test_a_layer_whose_weights_code_only_reads_is_no_site() -> None:
+    model = through(Reads(name="odd"))
+    assert get_report(apply_rules(model, Rules("after Linear: insert Dropout"))).sites == 1
+    with pytest.raises(RewriteError, match=r"(?s)RW301.*`odd` reads its weights without calling it"):
+        apply_rules(model, Rules('after "odd.read": insert Dropout'))
+    frozen = apply_rules(model, Rules('freeze "odd.read"'))
+    assert [v.path.split("/")[-2] for v in frozen.trainable_variables] == ["called", "called"]

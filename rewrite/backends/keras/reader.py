@@ -23,8 +23,12 @@ from rewrite.backends.keras.spellings import (
     qualified,
 )
 from rewrite.backends.names_in_code import names_in_code
+from rewrite.backends.weight_reads import read_children
 from rewrite.graph import Graph, Layer, Node, Operand, TensorType, Value
 from rewrite.vocabulary import OPERATIONS
+
+_WEIGHTS = frozenset(["kernel", "bias", "embeddings", "gamma", "beta", "scale"])
+"""attributes of layers that are variables"""
 
 ACTIVATION = ":activation"
 """how the call of a fused activation is named behind the call of its layer"""
@@ -49,6 +53,13 @@ def children_of(layer: keras.Layer) -> list[keras.Layer]:
     if row is not None and not row.wraps:
         return []
     return list(parts(layer))
+
+
+def read_only(container: keras.Layer) -> set[int]:
+    """Identities of the layers whose variables the code of a class reads, and which it never calls."""
+    held = {**vars(container), **vars(container).get("_modules", {})}
+    layers = {name: value for name, value in held.items() if isinstance(value, keras.Layer)}
+    return {id(layers[name]) for name in read_children(type(container), dict.fromkeys(layers, _WEIGHTS), keras.Layer)}
 
 
 def walk(model: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -132,6 +143,19 @@ class KerasReading:
         return Graph(self.name, (), self._layers)
 
     @functools.cached_property
+    def _only_read(self) -> Mapping[int, str]:
+        """Identity of a layer that no graph calls, and code only reads the weights of -> the path of that code."""
+        found: dict[int, str] = {}
+        called: set[int] = set()
+        for path, layer in self.places.items():
+            if graph_of(layer) is None and children_of(layer):
+                read = read_only(layer)
+                found |= dict.fromkeys(read, path)
+                called |= {id(child) for child in children_of(layer)} - read
+        called |= {key for key in found if self.places[self.paths[key]]._inbound_nodes}
+        return {key: path for key, path in found.items() if key not in called}
+
+    @functools.cached_property
     def _layers(self) -> dict[str, Layer]:
         aliases: dict[int, list[str]] = {}
         for path, layer in walk(self.model):
@@ -165,6 +189,9 @@ class KerasReading:
             aliases=aliases,
             activation="activation" if fused_activation(layer) is not None else None,
             exact=qualified(type(layer)).startswith("keras."),
+            uncallable=f"`{self._only_read[id(layer)] or self.name}` reads its weights without calling it"
+            if id(layer) in self._only_read
+            else "",
         )
 
     def _paths_of(self, path: str, layer: keras.Layer) -> Iterator[str]:
@@ -314,8 +341,11 @@ class _Flattener:
         self.opaque[path] = why
         if not qualified(type(container)).startswith(("keras.", "rewrite.")):
             self.mentioned[path] = names_in_code(type(container).call)
+        read = read_only(container)
         for child in children_of(container):
             layer = self.layers[self.reading.paths[id(child)]]
+            if id(child) in read and not layer.uncallable:  # it is called elsewhere
+                continue
             inner = graph_of(child) if layer.path not in self.reading.leaves else None
             node = Node(
                 index=len(self.nodes),

@@ -16,7 +16,7 @@ from rewrite.backends.keras.attributes import activation_for, changed_call, chan
 from rewrite.backends.keras.code_writer import CodeWriter, same_parts
 from rewrite.backends.keras.depth import room_for
 from rewrite.backends.keras.edits import Chain, Place, Step
-from rewrite.backends.keras.in_code import given_class
+from rewrite.backends.keras.in_code import given_class, put
 from rewrite.backends.keras.making import NORMS, Pair, policy, wanted_training
 from rewrite.backends.keras.optimizers import carry_state
 from rewrite.backends.keras.reader import ACTIVATION, graph_of, input_shape, locals_of, walk
@@ -76,17 +76,24 @@ class Writer(CodeWriter):
     def _find_parts(self, old: Any, new: Any) -> None:
         """The layers inside of a class with a `call` of its own, each with its copy.
 
+        One that is part of something else as well has one copy: a layer that stands in the configuration of another one
+        is made again with it, and the copy that is there already takes its place.
+
         Raises:
-            PlanError: one of them is part of something else as well, and its copy is not (RW320).
+            PlanError: no attribute holds it (RW320).
 
         """
         for was, now in same_parts(old, new):
-            if self.copies.setdefault(id(was), now) is not now:
+            one = self.copies.setdefault(id(was), now)
+            if one is now:
+                continue
+            held = [put(holder, now, one) for holder in list(new._flatten_layers())]
+            if not any(held):
                 raise cannot(
                     f"`{self.reading.paths.get(id(old)) or old.name}` ({type(old).__name__}) cannot be copied: it "
                     f"shares `{was.name}` with another part of the model, and its copy would have one of its own",
                     None,
-                    "a layer that stands in the configuration of another one is made again with it",
+                    "no attribute, list or table of it holds that layer",
                     help="call the shared layer in the graph, and hand its value or its weights to the other one",
                 )
 

@@ -66,7 +66,7 @@ from rewrite.backends.torch.watching import (
     state_of,
     state_of_all,
 )
-from rewrite.backends.torch.weight_reads import read_children
+from rewrite.backends.weight_reads import read_children
 
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
@@ -172,7 +172,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         for module, scope in self.scopes.items():
             if not scope.reason:
                 continue
-            for name in read_children(self.originals.get(module, module)):
+            given = self.originals.get(module, module)
+            children = {name: child._parameters for name, child in given._modules.items() if child is not None}
+            for name in read_children(type(given), children, nn.Module):
                 child = module._modules[name]
                 if child is not None and len(self.paths[child]) == 1 and self._is_leaf(child):
                     self.read_only.setdefault(self.paths[child][0], scope.path)

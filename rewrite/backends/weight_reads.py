@@ -1,41 +1,52 @@
 """Layers whose weights a forward reads without calling them, found in its code: for forwards that are not captured.
 
-A captured forward shows what it reads. For any other one the code of its class is looked through: where every mention
-of a child is of the form `self.fc.weight`, nothing calls the child, and what is put around its call would never run.
+A captured forward shows what it reads. For any other one, and for Keras' `call`, the code of the class is looked
+through: where every mention of a child is of the form `self.fc.weight`, nothing calls the child, and what is put around
+its call would never run.
 """
 
 from __future__ import annotations
 
 import dis
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from torch import nn
-
 _ANY_CHILD = frozenset(
-    ["children", "named_children", "modules", "named_modules", "_modules", "get_submodule", "apply", "__dict__"]
+    [
+        *("children", "named_children", "modules", "named_modules", "_modules", "get_submodule", "apply", "__dict__"),
+        *("layers", "_layers", "get_layer", "_flatten_layers"),
+    ]
 )
 """names by which code reaches children that it does not mention"""
 
+_MAKERS = frozenset(["__init__", "build", "build_from_config", "get_config", "from_config", "compute_output_shape"])
+"""methods in which a mention of a child is no call of it"""
 
-def read_children(module: nn.Module) -> set[str]:
-    """Names of the children whose parameters the module's own code reads, and which it mentions in no other way."""
+
+def read_children(cls: Any, children: Mapping[str, Collection[str]], root: type) -> set[str]:
+    """Names of the children whose weights a class's own code reads, and which it mentions in no other way.
+
+    Args:
+        cls: the class.
+        children: name of a child -> names of its weights.
+        root: the class of the framework from which all of them are derived.
+
+    """
     reads: set[str] = set()
     others: set[str] = set()
-    cls: Any = type(module)
     for base in cls.__mro__:
-        if base is nn.Module:
+        if base is root:
             break
         if "_rewrite_base" in base.__dict__:
             continue  # generated around the class that follows
         for function in base.__dict__.values():
             accessor = getattr(function, "fget", None) or getattr(function, "func", function)
             plain = getattr(accessor, "__wrapped__", accessor)
-            if not isinstance(plain, types.FunctionType) or plain.__name__ == "__init__":
+            if not isinstance(plain, types.FunctionType) or plain.__name__ in _MAKERS:
                 continue
             for code in _codes(plain.__code__):
-                if not _look_through(code, plain.__code__, module, reads, others):
+                if not _look_through(code, plain.__code__, children, reads, others):
                     return set()
     return reads - others
 
@@ -49,7 +60,11 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _look_through(
-    code: types.CodeType, function: types.CodeType, module: nn.Module, reads: set[str], others: set[str]
+    code: types.CodeType,
+    function: types.CodeType,
+    children: Mapping[str, Collection[str]],
+    reads: set[str],
+    others: set[str],
 ) -> bool:
     """Sorts the children that a piece of code mentions; False: it may reach any child."""
     if not function.co_argcount:
@@ -68,10 +83,10 @@ def _look_through(
         following = steps[place + 1 : place + 3]
         if names[-1] != own or names.count(own) > 1 or not following or not _is_attribute(following[0]):
             return False  # handed on as a whole
-        child = module._modules.get(following[0].argval)
-        if child is None:
+        weights = children.get(following[0].argval)
+        if weights is None:
             continue
-        is_read = len(following) > 1 and _is_attribute(following[1]) and following[1].argval in child._parameters
+        is_read = len(following) > 1 and _is_attribute(following[1]) and following[1].argval in weights
         (reads if is_read else others).add(following[0].argval)
     return True
 
