@@ -535,9 +535,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
 
     def note_setting(self, twin: nn.Module, name: str, value: object) -> None:
         """Notes an attribute that the innermost forward reads of its own module, as it is on the module itself."""
-        frame = self.frames[-1]
-        if frame.twin is twin and name in twin.__dict__:
-            frame.settings.setdefault(name, value)
+        if self.frames and self.frames[-1].twin is twin and name in twin.__dict__:
+            self.frames[-1].settings.setdefault(name, value)
 
     def training_flag(self, twin: nn.Module) -> fx.Proxy:
         """`self.training` as a value in the innermost graph."""
