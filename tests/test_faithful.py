@@ -510,3 +510,26 @@ def test_a_forward_that_asks_whether_gradients_are_recorded() -> None:
     assert torch.is_grad_enabled.__name__ == "is_grad_enabled"
     reasons = dict(get_report(apply_rules(AsksForGradients(True), Rules("after Linear: insert Identity"))).scopes)
     assert "where no gradients are recorded" in reasons[""]
+
+
+class TwoWays(nn.Module):
+    """A Sequential is called with the output of a recurrent layer and with an input of the model, in either order."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.norm = nn.Sequential(nn.LayerNorm(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, _ = self.lstm(x)
+        return self.norm(y) + self.norm(x) if self.first else self.norm(x) - self.norm(y)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_output_of_a_layer_of_several_is_a_tensor_like_any_other(first: bool) -> None:
+    model, x = TwoWays(first).eval(), torch.linspace(-1, 1, 24).view(2, 3, 4)
+    result = apply_rules(model, Rules("after LayerNorm: insert Identity"))
+    assert get_report(result).sites == 2
+    assert not get_report(result).scopes
+    assert torch.equal(result(x), model(x))

@@ -151,6 +151,13 @@ QUICK = ("bert", "deberta-v2", "gpt2", "llama", "t5", "whisper", "swin", "clip")
 EACH_TYPE = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.long) for kind in TYPES]
 
 
+SHORT = {
+    "gemma2": "its head applies tanh, so that forward is rewritten, and `generate` calls it in another way",
+    "mamba": "its mixer holds an activation that nothing calls, which only an example input can show",
+}
+"""types for which not all holds -> what does not; the first is told when it is called (RW207)"""
+
+
 def own_norms(model: nn.Module) -> dict[type, str]:
     """Classes of a model's own that are called a norm and compute one by themselves, without a function of torch."""
     found = {type(module) for module in model.modules() if type(module).__name__.endswith(("RMSNorm", "LayerNorm"))}
@@ -172,8 +179,10 @@ def rules_for(model: nn.Module) -> dict[str, tuple[Rules, Callable[[Call], bool]
 
 
 @pytest.mark.parametrize("kind", EACH_TYPE)
-def test_sites_of_each_type(kind: str) -> None:
+def test_sites_of_each_type(kind: str, request: pytest.FixtureRequest) -> None:
     """Sites are calls, nothing changes in eval mode, keys and class are kept, and text is still written."""
+    if kind in SHORT:
+        request.applymarker(pytest.mark.xfail(reason=SHORT[kind], strict=True))
     model, inputs = TYPES[kind].build(kind), TYPES[kind].inputs()
     real = calls(model, inputs, own_norms(model))
     runs = zoo.runs_of(model, (), inputs)

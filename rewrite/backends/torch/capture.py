@@ -671,7 +671,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             # What takes nothing but values does the same for every call, whatever is assumed about its caller.
             plain = all(isinstance(structure, Placeholder) for structure in arguments.values())
             scope = self.open(m, arguments, sure=caller.sure, assumed="" if plain else caller.assumed)
-        elif not scope.reason and scope.body.arguments != arguments:
+        elif not scope.reason and not _takes(scope.body.arguments, arguments):
             scope.reason = "called in different ways, with different arguments"
         if scope.reason:
             return Slot(())
@@ -763,7 +763,16 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 scope = self.scopes[child]
                 return not scope.reason and isinstance(scope.body.result, Slot)
             case _:
-                return node in frame.tensor_calls
+                return node in frame.tensor_calls or self._is_main_output(node, frame)
+
+    def _is_main_output(self, node: fx.Node, frame: _Frame) -> bool:
+        """Whether a value is the first of several that a layer returns: that one is a tensor, the rest may be more."""
+        if node.target is not operator.getitem or node.args[1] != 0 or not isinstance(node.args[0], fx.Node):
+            return False
+        child = frame.children.get(node.args[0])
+        cls: Any = type(child)
+        operation = class_operation(cls) if child is not None and child not in self.scopes else None
+        return operation is not None and operation.outputs > 1
 
     def _gives_tensor(self, node: fx.Node) -> bool:
         """An operation gives a tensor if it takes one; arithmetic of sizes gives sizes."""
@@ -791,6 +800,23 @@ def capture(
 
     """
     return Capturer(model, known or {}, examples or {}, leaves).run()
+
+
+def _takes(captured: Mapping[str, Structure], arguments: Mapping[str, Structure]) -> bool:
+    """Whether a forward that was captured for some arguments is right for others; what is no tensor for certain may be
+    one.
+    """
+
+    def fits(one: Structure | None, other: Structure | None) -> bool:
+        if isinstance(one, Placeholder) and isinstance(other, Placeholder):
+            return one.name == other.name and other.tensor >= one.tensor
+        if isinstance(one, Container) and isinstance(other, Container):
+            keys = [[key for key, _ in items] for items in (one.items, other.items)]
+            both = zip(one.items, other.items, strict=False)
+            return one.kind is other.kind and keys[0] == keys[1] and all(fits(a, b) for (_, a), (_, b) in both)
+        return one == other
+
+    return captured.keys() == arguments.keys() and all(fits(captured[name], arguments[name]) for name in captured)
 
 
 def _describe(problem: BaseException) -> str:
