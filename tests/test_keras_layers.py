@@ -451,3 +451,19 @@ def test_weights_that_a_copy_does_not_have_are_not_lost_without_a_word() -> None
     Grown.size = 5
     with pytest.raises(RewriteError, match=r"`g` \(Grown\) cannot be copied: its weights are not those"):
         apply_rules(model, Rules("after ReLU: insert Dropout"))
+
+
+def test_weights_without_a_name_of_their_own_are_kept() -> None:
+    class Scaled(L.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.scale, self.shift = self.add_weight((4,)), self.add_weight((4,))
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale + self.shift
+
+    model = keras.Sequential([keras.Input((4,)), Scaled(name="s"), L.ReLU(name="r")])
+    for number, variable in enumerate(model.weights):
+        variable.assign(keras.ops.arange(4) + number)
+    result = apply_rules(model, Rules("after ReLU: insert Dropout"))
+    for was, now in zip(model.weights, result.weights, strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(was), keras.ops.convert_to_numpy(now))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,12 +46,22 @@ def _alike(pair: Pair) -> Iterator[tuple[Any, Any]]:
     alike = len(parts[0]) == len(parts[1])
     for one, other in zip(*parts, strict=True) if alike else ((pair.old, pair.new),):
         olds, news = (variables_of(layer, whole=not alike) for layer in (one, other))
-        if [variable.name for variable in olds] != [variable.name for variable in news]:
-            by_name = {variable.name: variable for variable in olds}  # a bias less, or more, or made at another time
-            olds = [by_name.get(variable.name) for variable in news]
+        names = [_names(variables) for variables in (olds, news)]
+        if names[0] != names[1]:
+            by_name = dict(zip(names[0], olds, strict=True))  # a bias less, or more, or made at another time
+            olds = [by_name.get(name) for name in names[1]]
         for was, now in zip(olds, news, strict=True):
             if was is not None and tuple(was.shape) == tuple(now.shape):
                 yield was, now
+
+
+def _names(variables: Sequence[Any]) -> list[str]:
+    """Names of variables within their layer; those that a class leaves to Keras are counted on from layer to layer."""
+    unnamed = itertools.count()
+    return [
+        f"variable {next(unnamed)}" if re.fullmatch(r"variable(_\d+)?", variable.name) else variable.name
+        for variable in variables
+    ]
 
 
 def origins(making: Making) -> dict[int, Any]:
