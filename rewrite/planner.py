@@ -174,9 +174,12 @@ def _finish(clause: Clause, present: _Planned, other: _Planned | None, found: Fo
         alone = clause.header == "at" or (clause.header is None and not matcher.layers_only(clause))
         if site.inserts or (alone and stands_alone):
             groups.setdefault(site.key, []).append(site)
-    for group in groups.values():
+    matched: dict[int, set[int]] = {}
+    for (*_, side), group in groups.items():
+        matched.setdefault(side, set()).update(site.node.index for site in group)
+    for (*_, side), group in groups.items():
         first = group[0]
-        _check_complete(group, desk, clause, {site.node.index for sites in groups.values() for site in sites})
+        _check_complete(group, desk, clause, matched[side])
         number = None if first.operand is None else first.operand.number
         for chain in first.inserts:
             named[len(edits)] = group
@@ -236,7 +239,13 @@ def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
 def _check_complete(group: Sequence[Site], desk: Desk, clause: Clause, matched: Collection[int]) -> None:
     """Refuses an edit of code that runs at several places of the model when only some of these are matched.
 
-    Those of another group are edited as well, in another way.
+    Args:
+        group: the sites of one edit.
+        desk: what is known of the model.
+        clause: the rule.
+        matched: the calls that are edited on this side, some of them by another edit: a call in a graph there, and the
+            layer itself where its calls are not known.
+
     """
     first = group[0]
     if first.key[0] == "<layer>" and first.node.layer is not None:

@@ -33,7 +33,7 @@ from field import assert_same, conv, gradients, image, misses, refused, report_o
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rewrite import RewriteError
+from rewrite import RewriteError, Rules, apply_rules, get_report
 
 
 class Base(nn.Module):
@@ -699,3 +699,49 @@ def test_arguments_of_an_example_are_what_they_were_at_the_call() -> None:
     model, x = Remembers(), torch.ones(2, 4)
     result = rewritten(model, "after add: insert Tanh", example_inputs=x)
     assert count_calls(result, x, "Tanh") == len(sites(result)) == 3
+
+
+class ReadsBesideOthers(Base):
+    """Reads the weight of one layer, and calls others out of a list and in a method with a common name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4)])
+        self.read, self.built = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def build(self, x: Tensor) -> Tensor:
+        return self.built(x) @ self.built.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.sum() > 1e9):
+            x = x * 2
+        for layer in self.layers:
+            x = layer(x)
+        return F.linear(self.build(x), self.read.weight)
+
+
+def test_what_is_read_and_what_is_called_in_one_forward() -> None:
+    result = apply_rules(ReadsBesideOthers(), Rules("after Linear: insert Identity"))
+    assert get_report(result).sites == 2
+    assert count_calls(result, torch.ones(2, 4), "Identity") == 2
+
+
+class Sum2(Base):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+class Crossed(Base):
+    """One block is called twice, with its inputs the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.sum = nn.Dropout(0.0), Sum2()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sum(self.sum(self.drop(x), x), self.drop(x))
+
+
+def test_other_inputs_of_one_code_are_not_edited_for_each_other() -> None:
+    with pytest.raises(RewriteError, match="RW313"):
+        apply_rules(Crossed(), Rules("between Dropout and add: insert Identity"))

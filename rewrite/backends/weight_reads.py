@@ -10,42 +10,46 @@ from __future__ import annotations
 import dis
 import types
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-_ANY_CHILD = frozenset(
-    [
-        *("children", "named_children", "modules", "named_modules", "_modules", "get_submodule", "apply", "__dict__"),
-        *("layers", "_layers", "get_layer", "_flatten_layers"),
-    ]
-)
-"""names by which code reaches children that it does not mention"""
 
-_MAKERS = frozenset(["__init__", "build", "build_from_config", "get_config", "from_config", "compute_output_shape"])
-"""methods in which a mention of a child is no call of it"""
+@dataclass(frozen=True)
+class Framework:
+    """How code of a framework reaches children."""
+
+    root: type
+    """the class from which all of them are derived"""
+    any_child: frozenset[str]
+    """names by which code reaches children that it does not mention"""
+    makers: frozenset[str]
+    """methods in which a mention of a child is no call of it"""
 
 
-def read_children(cls: Any, children: Mapping[str, Collection[str]], root: type) -> set[str]:
+def read_children(cls: Any, children: Mapping[str, Collection[str]], framework: Framework) -> set[str]:
     """Names of the children whose weights a class's own code reads, and which it mentions in no other way.
 
     Args:
         cls: the class.
         children: name of a child -> names of its weights.
-        root: the class of the framework from which all of them are derived.
+        framework: whose class it is.
 
     """
     reads: set[str] = set()
     others: set[str] = set()
     for base in cls.__mro__:
-        if base is root:
+        if base is framework.root:
             break
         if "_rewrite_base" in base.__dict__:
             continue  # generated around the class that follows
         for function in base.__dict__.values():
             accessor = getattr(function, "fget", None) or getattr(function, "func", function)
             plain = getattr(accessor, "__wrapped__", accessor)
-            if not isinstance(plain, types.FunctionType) or plain.__name__ in _MAKERS:
+            if not isinstance(plain, types.FunctionType) or plain.__name__ in framework.makers:
                 continue
             for code in _codes(plain.__code__):
+                if not framework.any_child.isdisjoint(code.co_names):
+                    return set()
                 if not _look_through(code, plain.__code__, children, reads, others):
                     return set()
     return reads - others
@@ -70,8 +74,6 @@ def _look_through(
     if not function.co_argcount:
         return True
     own = function.co_varnames[0]
-    if not _ANY_CHILD.isdisjoint(code.co_names):
-        return False
     others.update(constant for constant in code.co_consts if isinstance(constant, str))
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("EXTENDED_ARG", "CACHE")]
     for place, step in enumerate(steps):

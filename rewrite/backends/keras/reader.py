@@ -23,10 +23,15 @@ from rewrite.backends.keras.spellings import (
     qualified,
 )
 from rewrite.backends.names_in_code import names_in_code
-from rewrite.backends.weight_reads import read_children
+from rewrite.backends.weight_reads import Framework, read_children
 from rewrite.graph import Graph, Layer, Node, Operand, TensorType, Value
 from rewrite.vocabulary import OPERATIONS
 
+_KERAS = Framework(
+    keras.Layer,
+    frozenset(["layers", "_layers", "get_layer", "_flatten_layers", "__dict__"]),
+    frozenset(["__init__", "build", "build_from_config", "get_config", "from_config", "compute_output_shape"]),
+)
 _WEIGHTS = frozenset(["kernel", "bias", "embeddings", "gamma", "beta", "scale"])
 """attributes of layers that are variables"""
 
@@ -59,7 +64,7 @@ def read_only(container: keras.Layer) -> set[int]:
     """Identities of the layers whose variables the code of a class reads, and which it never calls."""
     held = {**vars(container), **vars(container).get("_modules", {})}
     layers = {name: value for name, value in held.items() if isinstance(value, keras.Layer)}
-    return {id(layers[name]) for name in read_children(type(container), dict.fromkeys(layers, _WEIGHTS), keras.Layer)}
+    return {id(layers[name]) for name in read_children(type(container), dict.fromkeys(layers, _WEIGHTS), _KERAS)}
 
 
 def walk(model: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -143,15 +148,22 @@ class KerasReading:
         return Graph(self.name, (), self._layers)
 
     @functools.cached_property
+    def reads(self) -> Mapping[str, set[int]]:
+        """Path of what has code -> identities of the layers of which that code only reads weights."""
+        return {
+            path: read_only(layer)
+            for path, layer in self.places.items()
+            if graph_of(layer) is None and children_of(layer)
+        }
+
+    @functools.cached_property
     def _only_read(self) -> Mapping[int, str]:
         """Identity of a layer that no graph calls, and code only reads the weights of -> the path of that code."""
         found: dict[int, str] = {}
         called: set[int] = set()
-        for path, layer in self.places.items():
-            if graph_of(layer) is None and children_of(layer):
-                read = read_only(layer)
-                found |= dict.fromkeys(read, path)
-                called |= {id(child) for child in children_of(layer)} - read
+        for path, read in self.reads.items():
+            found |= dict.fromkeys(read, path)
+            called |= {id(child) for child in children_of(self.places[path])} - read
         called |= {key for key in found if self.places[self.paths[key]]._inbound_nodes}
         return {key: path for key, path in found.items() if key not in called}
 
@@ -341,7 +353,7 @@ class _Flattener:
         self.opaque[path] = why
         if not qualified(type(container)).startswith(("keras.", "rewrite.")):
             self.mentioned[path] = names_in_code(type(container).call)
-        read = read_only(container)
+        read = self.reading.reads.get(self.reading.paths[id(container)], set())
         for child in children_of(container):
             layer = self.layers[self.reading.paths[id(child)]]
             if id(child) in read and not layer.uncallable:  # it is called elsewhere

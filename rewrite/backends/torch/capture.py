@@ -66,7 +66,7 @@ from rewrite.backends.torch.watching import (
     state_of,
     state_of_all,
 )
-from rewrite.backends.weight_reads import read_children
+from rewrite.backends.weight_reads import Framework, read_children
 
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
@@ -74,6 +74,14 @@ _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "el
 
 _NO_MODELS = frozenset([*(sys.stdlib_module_names - {"__main__"}), "torch", "rewrite", "numpy", "sympy"])
 """modules of Python with no code of models"""
+
+_PYTORCH = Framework(
+    nn.Module,
+    frozenset(
+        ["children", "named_children", "modules", "named_modules", "_modules", "get_submodule", "apply", "__dict__"]
+    ),
+    frozenset(["__init__"]),
+)
 
 _HERE = os.path.dirname(__file__)
 _TORCHS_OWN = ("/torch/fx/", "/torch/nn/modules/module")
@@ -174,7 +182,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 continue
             given = self.originals.get(module, module)
             children = {name: child._parameters for name, child in given._modules.items() if child is not None}
-            for name in read_children(type(given), children, nn.Module):
+            for name in read_children(type(given), children, _PYTORCH):
                 child = module._modules[name]
                 if child is not None and len(self.paths[child]) == 1 and self._is_leaf(child):
                     self.read_only.setdefault(self.paths[child][0], scope.path)
