@@ -453,13 +453,12 @@ def _spelled_operation(unit: Unit) -> Operation | None:
 
 
 def _function_names(unit: Unit) -> set[str]:
-    """Names of functions and methods by which a forward can call what a unit means."""
+    """Names of functions and methods by which a forward can call what a unit means; those of Keras are dotted."""
     if not isinstance(unit.base, Kind) or unit.base.class_name is not None:
         return set()
     kind_ = unit.base
     if kind_.dotted is not None:
         return {kind_.dotted.rpartition(".")[2]} if kind_.dotted.startswith(("F.", "torch.", "Tensor.")) else set()
     rows = [row for row in OPERATIONS.values() if row.name == kind_.operation or row.family == kind_.family is not None]
-    keras = [name for row in rows if row.keras is not None for name in row.keras.functions]
-    names = (*keras, *(name for row in rows for name in (*row.functions, *row.methods)))
-    return {name.rpartition(".")[2] for name in names}
+    keras = {name for row in rows if row.keras is not None for name in row.keras.functions}
+    return keras | {name.rpartition(".")[2] for row in rows for name in (*row.functions, *row.methods)}

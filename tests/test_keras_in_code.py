@@ -337,7 +337,7 @@ def test_functions_in_code_are_told() -> None:
     model = through(WithFunctions(name="own"))
     report = get_report(apply_rules(model, Rules("after ReLU: insert Dropout(0.5)")))
     assert report.sites == 1
-    assert any(d.code == "RW405" and "`relu` in the forward of `own`" in d.message for d in report.warnings)
+    assert any(d.code == "RW405" and "`keras.ops.relu` in the forward of `own`" in d.message for d in report.warnings)
     report = get_report(apply_rules(model, Rules("after Linear: insert Dropout(0.5)")))
     assert not report.warnings
 

@@ -7,7 +7,7 @@ import inspect
 from collections import Counter
 from typing import Any
 
-_OPERATORS = {
+OPERATORS = {
     "+": "add", "+=": "iadd", "-": "sub", "-=": "isub", "*": "mul", "*=": "imul", "/": "truediv", "/=": "itruediv",
     "@": "matmul", "@=": "imatmul",
 }  # fmt: skip
@@ -24,8 +24,8 @@ def mentions_in_code(function: Any) -> Counter[str]:
             for step in dis.get_instructions(code):
                 if step.opcode in dis.hasname:
                     found[step.argval] += 1
-                elif step.argrepr in _OPERATORS:
-                    found[_OPERATORS[step.argrepr]] += 1
+                elif step.argrepr in OPERATORS:
+                    found[OPERATORS[step.argrepr]] += 1
             codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
     return found
 

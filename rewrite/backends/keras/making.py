@@ -48,7 +48,6 @@ class Making:
         self.builder = builder
         self.edits = sorted_edits(edits)
         self.edits.remade |= {path for path in self.edits.updates if self._changes_halves(path)}
-        self.count = len(edits)
         self.names: dict[int, list[str]] = {number: [] for number in range(len(edits))}
         self.copies: dict[int, Any] = {}
         """identity of an operation of the given model -> its copy"""

@@ -22,7 +22,7 @@ from rewrite.backends.keras.spellings import (
     layer_operation,
     qualified,
 )
-from rewrite.backends.names_in_code import names_in_code
+from rewrite.backends.names_in_code import OPERATORS, names_in_code
 from rewrite.backends.weight_reads import Framework, read_children
 from rewrite.graph import Graph, Layer, Node, Operand, TensorType, Value
 from rewrite.vocabulary import OPERATIONS
@@ -352,7 +352,10 @@ class _Flattener:
         why = why or f"{type(container).__name__} has a `call` of its own, which is code and no graph"
         self.opaque[path] = why
         if not qualified(type(container)).startswith(("keras.", "rewrite.")):
-            self.mentioned[path] = names_in_code(type(container).call)
+            names = names_in_code(type(container).call)
+            # A bare `conv` is an attribute as a rule, and a function of Keras' own seldom: they are told apart.
+            operators = names.intersection(OPERATORS.values())
+            self.mentioned[path] = operators.union(f"keras.ops.{name}" for name in names)
         read = self.reading.reads.get(self.reading.paths[id(container)], set())
         for child in children_of(container):
             layer = self.layers[self.reading.paths[id(child)]]
