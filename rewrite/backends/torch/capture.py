@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import inspect
 import operator
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,16 +23,13 @@ from typing import Any, NoReturn
 import torch
 from torch import fx, nn
 
+from rewrite.backends.torch.answers import Answers
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
-    ModelType,
     OtherMode,
     ScopeProxy,
     TrainingFlag,
-    model_is_tensor,
-    model_isinstance,
-    model_jit_isinstance,
     structure_of,
     structure_of_example,
     traced_class,
@@ -71,9 +66,6 @@ from rewrite.backends.weight_reads import Framework, read_children
 _ATOMS = frozenset(SIMPLE)
 _NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
 """methods of a tensor that return something else"""
-
-_NO_MODELS = frozenset([*(sys.stdlib_module_names - {"__main__"}), "torch", "rewrite", "numpy", "sympy"])
-"""modules of Python with no code of models"""
 
 _PYTORCH = Framework(
     nn.Module,
@@ -140,8 +132,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         self.context: tuple[object, ...] = ()
         """grad mode, autocast and the like when the innermost forward began"""
         self._stand_in()
-        self.answering: list[tuple[dict[str, Any], str]] = []
-        """globals of modules of Python, and the builtin in them that knows what stands for a tensor"""
+        self.answers = Answers(self._note_grad)
         self.blamed: set[object] = set()
         """state (module, attribute) that some forward was found to change: those around it are not blamed as well"""
         self.watchful = False
@@ -156,7 +147,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             self.open_alone(self.model)
             self.complete_modes()
 
-        with _watched_sequentials(self), self._answering():
+        with _watched_sequentials(self), self.answers:
             draws, states = draws_now(), self._states()
             try:
                 self.trace(entry)
@@ -230,41 +221,9 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         whole = frozenset(originals[twin] for twin in self.whole)
         return Capture(self.given, paths, scopes, self.read_only, whole)
 
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
-        """While it lasts, code that is not torch's own is told that what stands for a tensor is one.
-
-        That is code of forwards and of what they call, wherever it stands, so all modules of Python are meant.
-        """
-        plain = torch.is_tensor, torch.jit.isinstance, torch.is_grad_enabled
-        torch.is_tensor = model_is_tensor  # type: ignore[assignment]
-        torch.is_grad_enabled = functools.partial(self._note_asking, plain[2])
-        torch.jit.isinstance = functools.partial(model_jit_isinstance, plain[1])
-        for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] not in _NO_MODELS:
-                self._answer(getattr(module, "__dict__", {}))
-        try:
-            yield
-        finally:
-            torch.is_tensor, torch.jit.isinstance, torch.is_grad_enabled = plain
-            for space, name in self.answering:
-                del space[name]
-            self.answering = []
-
-    def _note_asking(self, is_grad_enabled: Callable[[], bool]) -> bool:
+    def _note_grad(self) -> None:
         if self.frames:
             self.frames[-1].asks_grad = True
-        return is_grad_enabled()
-
-    def _answer(self, space: dict[str, Any], **more: Any) -> None:
-        for name, answer in {"isinstance": model_isinstance, **more}.items():
-            if name not in space:
-                space[name] = answer
-                self.answering.append((space, name))
-
-    def _answer_in(self, function: Any) -> None:
-        function = getattr(function, "_rewrite_original", function)
-        self._answer(getattr(inspect.unwrap(function), "__globals__", {}), type=ModelType)
 
     def open_alone(self, module: nn.Module) -> None:
         """Captures a module without a captured caller: as the example calls it, else with the defaults it has."""
@@ -427,7 +386,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                 result = value
             else:
                 twin.__class__ = traced_class(type(module))
-                self._answer_in(type(module).forward)
+                self.answers.give_to(type(module).forward)
                 result = call_forward(type(module).forward, twin, passed, forward_signature(module))
             if frame.refused:
                 raise Unfaithful(frame.refused)
