@@ -145,13 +145,15 @@ class Matcher:
             SiteError: it has several and none is named, or has no such input (RW204, RW206).
 
         """
-        if unit.port == "*" and node.linked:
+        if unit.port == "*" and (node.linked or node.inputs):
             return list(node.inputs)
         if unit.port is None:
             if len(node.inputs) == 1:
                 return list(node.inputs)
             if not node.linked and node.layer is not None:
                 return [Operand("input", 0, Value(None, known=False))]
+            if not node.inputs and not node.linked:
+                raise self._unknown_input(node, unit)
             if not node.inputs:
                 raise Diagnostic(
                     "RW204",
@@ -171,16 +173,10 @@ class Matcher:
         for operand in node.inputs:
             if unit.port in (operand.name, operand.number):
                 return [operand]
-        if not node.linked and unit.port in (0, "input", "query"):
+        if not node.linked and node.layer is not None and unit.port in (0, "input", "query"):
             return [Operand("input", 0, Value(None, known=False))]
         if not node.linked:
-            raise Diagnostic(
-                "RW206",
-                f"what `{node.name}` takes is not known, so `@{unit.port}` cannot be found",
-                unit.span,
-                notes=(self.why_unlinked(node),),
-                help=f'`{unit_text(unit)}@0` can be reached; or leave this one out: `except "{node.name}"`',
-            ).error()
+            raise self._unknown_input(node, unit)
         listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is a value of the model"
         raise Diagnostic(
             "RW204",
@@ -188,6 +184,16 @@ class Matcher:
             unit.span,
             notes=(f"its inputs are {listed}",),
             help=f'name one of them, or leave this call out: `except "{node.name}"`',
+        ).error()
+
+    def _unknown_input(self, node: Node, unit: Unit) -> Exception:
+        reached = f"`{unit_text(unit)}@0` can be reached; or " if node.layer is not None else ""
+        return Diagnostic(
+            "RW206",
+            f"what `{node.name}` takes is not known, so `@{'*' if unit.port is None else unit.port}` cannot be found",
+            unit.span,
+            notes=(self.why_unlinked(node),),
+            help=f'{reached}leave this one out: `except "{node.name}"`',
         ).error()
 
     def _between(self, clause: Clause, firsts: Found) -> tuple[list[Match], Found]:

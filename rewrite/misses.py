@@ -199,7 +199,8 @@ class Misses:
             return []
         path, why = unseen[0]
         more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
-        return [f"functions called in the forward of `{path or self.graph.name}`{more} are not seen: {why}"]
+        where = f"`{path or self.graph.name}`{more}"
+        return [f"in the forward of {where}, only layers and functions that its code names are seen: {why}"]
 
     def _other_spellings(self, dotted: str) -> list[str]:
         last = dotted.rpartition(".")[2].lower().rstrip("_")
@@ -363,7 +364,7 @@ class Misses:
             seen = sorted((names & mentioned) - layers)
             if not seen:
                 continue
-            help_text = "layers in it are reached one by one; its functions are not"
+            help_text = "layers in it are reached, and functions that its code names in full, such as `F.relu(x)`"
             if where in self.graph.opaque:
                 why = f"that forward could not be captured: {self.graph.opaque[where]}"
             elif where in self.graph.closed:

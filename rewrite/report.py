@@ -144,7 +144,7 @@ class Report:
         blocks.append(_keys_text(self))
         if self.scopes:
             lines = [f"{path or '(the model)'}  {why}" for path, why in self.scopes]
-            title = f"{_many(len(lines), 'module')} whose forward was not captured; layers in them are seen one by one:"
+            title = f"{_many(len(lines), 'module')} whose forward was not captured; calls in them are seen one by one:"
             blocks.append([title, *_some(lines)])
         if end:
             blocks.append([*_columns(totals_table(self)), *self.closing_lines()])

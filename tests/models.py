@@ -334,7 +334,7 @@ class KeywordInputs(nn.Module):
         return self.fc(input=x.mean((2, 3)))
 
 
-@trap({"Conv2d": 1, "ReLU": 1}, optional=True)
+@trap({"Conv2d": 1, "ReLU": 1, "sub": 1}, optional=True)
 class NoneDefault(nn.Module):
     """`mask` is None unless the caller says otherwise, and may be given later."""
 
@@ -344,7 +344,7 @@ class NoneDefault(nn.Module):
         self.mask_conv = conv()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = F.relu(self.conv(x))
+        x = F.relu(self.conv(x)) - 0.1
         if mask is not None:
             x = x * self.mask_conv(mask)
         return x

@@ -44,7 +44,7 @@ frozen parameters: 138,357,544
 new keys of the state_dict: 1
   features.0_batchnorm2d.weight
 
-1 module whose forward was not captured; layers in them are seen one by one:
+1 module whose forward was not captured; calls in them are seen one by one:
   head  a loop over a tensor
 
                  before        after        change

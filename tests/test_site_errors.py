@@ -284,7 +284,7 @@ CASES: dict[str, Case] = {
     "rw206_port": Case(Unsure, "before MultiheadAttention@value: insert Dropout(0.1)"),
     "rw206_ports": Case(Unsure, "before MultiheadAttention@*: insert Dropout(0.1)"),
     "rw207_call": Case(
-        trap("none_default"), "after ReLU: insert Identity", use=lambda model: model(image(4), mask=image(4))
+        trap("none_default"), "after sub: insert Identity", use=lambda model: model(image(4), mask=image(4))
     ),
     # ---- matches
     "rw301_near_operation": Case(wide, "after ReLU6: insert Dropout(0.1)"),

@@ -152,10 +152,9 @@ EACH_TYPE = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.long)
 
 
 SHORT = {
-    "gemma2": "its head applies tanh, so that forward is rewritten, and `generate` calls it in another way",
     "mamba": "its mixer holds an activation that nothing calls, which only an example input can show",
 }
-"""types for which not all holds -> what does not; the first is told when it is called (RW207)"""
+"""types for which not all holds -> what does not"""
 
 
 def own_norms(model: nn.Module) -> dict[type, str]:

@@ -212,7 +212,8 @@ def compared(
     opaque = _hidden_in(model, options.get("example_inputs"))
     reason = ""
     if not expected == len(clause.sites) == ran:
-        reason = _why(wanted, clause.sites, opaque, ran, runs)
+        changed = Counter(call.path.rpartition(".")[0] for call in after if call.is_module and call.path not in known)
+        reason = _why(wanted, clause.sites, opaque, ran, runs, changed)
     return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque), result
 
 
@@ -237,12 +238,35 @@ def runs_of(model: nn.Module, args: Any, kwargs: Any) -> Counter[str]:
     return runs
 
 
-def _why(wanted: list[Call], sites: Any, opaque: Mapping[str, str], ran: int, runs: Counter[str]) -> str:
-    """Why sites and calls differ, as far as forwards that were not captured explain it."""
-    hidden = [call for call in wanted if _is_function(call) and call.path in opaque]
+def _why(
+    wanted: list[Call],
+    sites: Any,
+    opaque: Mapping[str, str],
+    ran: int,
+    runs: Counter[str],
+    changed: Counter[str],
+) -> str:
+    """Why sites and calls differ, as far as forwards that were not captured explain it.
+
+    Args:
+        wanted: the calls that are places of the rule.
+        sites: those of the report.
+        opaque: path of each forward that was not captured -> why.
+        ran: calls of new layers.
+        runs: how often each module runs.
+        changed: path of a module -> calls of new layers that are its children.
+
+    """
+    # A call in the code of a forward is one site, however often that runs.
+    in_code = [site for site in sites if site.path not in runs and site.path.rpartition(".")[0] in opaque]
+    hidden = []
+    for path in opaque:
+        functions = [call for call in wanted if _is_function(call) and call.path == path]
+        hidden += functions[changed[path] :]
     shown = [call for call in wanted if call not in hidden]
-    one_each = sum(1 / _times(call, opaque, runs) for call in shown)
-    idle = [site for site in sites if not runs[site.path] and _is_inside(site.path, opaque)]
+    loose = [call for call in shown if not (_is_function(call) and call.path in opaque)]
+    one_each = sum(1 / _times(call, opaque, runs) for call in loose) + len(in_code)
+    idle = [site for site in sites if not runs[site.path] and site not in in_code and _is_inside(site.path, opaque)]
     if idle and len(sites) - len(idle) == len(shown) == ran:
         return "a forward that is not captured calls some of its layers for other inputs only"
     if abs(one_each - len(sites)) > 1e-6 or ran != len(shown):

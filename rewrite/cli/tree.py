@@ -42,7 +42,10 @@ def tree(graph: Graph, other: Graph | None = None) -> list[str]:
     width = max((len(first) for first, _ in rows if len(first) <= _WIDEST_PATH), default=0)
     lines = [f"{first:<{width}}  {second}".rstrip() for first, second in rows]
     if graph.opaque:
-        lines += ["", "forwards that were not captured; the layers inside are still reached, one by one:"]
+        lines += [
+            "",
+            "forwards that were not captured; layers and named functions in them are still reached:",
+        ]
         lines += [f"{_INDENT}{_quoted(path) if path else '(the model)'}  {why}" for path, why in graph.opaque.items()]
     return [*map(printable, [_title(graph), "", *lines])]
 

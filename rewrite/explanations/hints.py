@@ -58,9 +58,9 @@ HINTS = {
         The rule names one exact spelling, such as `nn.ReLU`, and the model also has the operation in other spellings,
         which are left out. Many models mix them: DenseNet-121 has 120 modules of ReLU and one call of `F.relu`. The
         plain name, `ReLU`, is every spelling. If only the one spelling is meant, add `except F.relu`, and the warning
-        is gone. The same warning names functions that stand in a forward which could not be captured, where they
-        cannot be reached, and operations that are often meant along with the named one and are others: a
-        `SeparableConv2d` of Keras is no `Conv2d`.
+        is gone. The same warning names what stands in a forward that could not be captured, and cannot be reached
+        there: operators, and functions that a local name stands for. And it names operations that are often meant
+        along with the named one and are others: a `SeparableConv2d` of Keras is no `Conv2d`.
         """,
         rules("after nn.ReLU: insert Dropout(0.1)", "torchvision:densenet121"),
         rules("after ReLU: insert Dropout(0.1)", "torchvision:densenet121"),

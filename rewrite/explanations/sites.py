@@ -101,11 +101,11 @@ SITES = {
     "RW206": explanation(
         """
         The forward of a module could not be captured as a graph, most often because it looks at the values of its
-        input to decide what to do. Its layers can still be reached one by one, and rules that name layers only are
-        not affected. But what stands beside a layer is not known there, so a rule that asks for neighbours, for one
-        of several inputs, or for functions cannot be answered. The tool says so instead of guessing. Leave the place
-        out with `except`, or select the layer in another way; where the reason is an argument that is not known, an
-        example input helps.
+        input to decide what to do. Its layers can still be reached one by one, and so can functions that its code
+        names, such as `F.relu(x)`. But what stands beside a call is not known there, so a rule that asks for
+        neighbours, for one of several inputs, or for operators such as `+` cannot be answered. The tool says so
+        instead of guessing. Leave the place out with `except`, or select the call in another way; where the reason
+        is an argument that is not known, an example input helps.
         """,
         rules("after Conv2d where has_next(ReLU): insert BatchNorm2d", "torchvision:retinanet_resnet50_fpn"),
         rules(

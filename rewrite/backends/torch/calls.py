@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import fx, nn
 
+from rewrite.backends.torch.code_calls import WAY, Code, CodeCall, place_in, places_of
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Scope, Structure, forward_signature
-from rewrite.backends.torch.spellings import call_parameters
+from rewrite.backends.torch.spellings import call_parameters, node_operation
 from rewrite.graph import Operand, Value
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, parse_signature
@@ -34,6 +35,10 @@ class Calls:
     names: dict[fx.Node, str] = field(default_factory=dict)
     slots: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """name -> operand number -> place among all values in the call's arguments"""
+    code: dict[str, CodeCall] = field(default_factory=dict)
+    """name -> where the call stands in the code of a forward that has no graph, or none that holds for every call"""
+    same: dict[str, str] = field(default_factory=dict)
+    """name -> the name of the first call that stands at the same place in the code: a loop makes several"""
 
 
 def name_calls(scope: Scope) -> Calls:
@@ -61,6 +66,29 @@ def name_calls(scope: Scope) -> Calls:
                 calls.nodes[name] = {mode: node}
                 calls.names[node] = name
     return calls
+
+
+def place_calls(calls: Calls, scope: Scope, code: Code) -> None:
+    """Finds where the calls of a captured forward stand in its code."""
+    known = {(call.method, call.number): call for call in code.calls}
+    places = places_of(type(scope.module)) if known else {}
+    first: dict[tuple[str, int], str] = {}
+    for name, nodes in calls.nodes.items():
+        place, *others = {place_in(places, node.meta.get(WAY, ())) for node in nodes.values()}
+        if place not in known or others:
+            continue
+        call = known[place]
+        if node_operation(next(iter(nodes.values())), None)[1] != call.spelling:
+            continue
+        if place in first:
+            calls.same[name] = first[place]
+        else:
+            first[place] = name
+            calls.code[name] = call
+    if not scope.assumed:  # its graph tells the calls of a loop apart
+        for name in calls.same.values():
+            calls.code.pop(name, None)
+        calls.same = {}
 
 
 def _key(node: fx.Node) -> tuple[str, object]:

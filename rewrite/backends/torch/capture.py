@@ -24,6 +24,7 @@ import torch
 from torch import fx, nn
 
 from rewrite.backends.torch.answers import Answers
+from rewrite.backends.torch.code_calls import WAY, way_to
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
@@ -231,7 +232,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
             return
         if self.examples and self.examples.keys().isdisjoint(self.paths[module]):
             # Nobody knows how it is called, if it ever is; what its forward names would be no calls.
-            self.scopes[module] = Scope(module, self.paths[module][0], reason="the example input does not call it")
+            reason = "the example input does not call it"
+            self.scopes[module] = Scope(module, self.paths[module][0], reason=reason, called=False)
             for child in self._called_children(module):
                 self.open_alone(child)
             return
@@ -540,6 +542,8 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
                     self.refuse("uses a value of another module's forward")
             if self._gives_tensor(node):
                 self.frames[-1].tensor_calls.add(node)
+            if kind in ("call_function", "call_method"):
+                node.meta[WAY] = way_to(call_forward.__code__)
         return node
 
     def create_arg(self, a: Any) -> Any:

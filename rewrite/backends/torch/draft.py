@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,21 @@ import torch
 from torch import fx, nn
 
 from rewrite.backends.torch.calls import Calls
+from rewrite.backends.torch.code_changes import changed_at
 from rewrite.backends.torch.generated import generate_class
 from rewrite.backends.torch.layers import Builder, Place
 from rewrite.backends.torch.modules import parent_of, shallow_copy, walk
-from rewrite.backends.torch.recipes import Recipe, base_of, check_name, recipe_of
+from rewrite.backends.torch.recipes import (
+    Argument,
+    CodeChange,
+    Recipe,
+    base_of,
+    check_name,
+    recipe_of,
+)
 from rewrite.backends.torch.scopes import Capture, Scope
-from rewrite.edit import NewLayer
-from rewrite.errors import Diagnostic, RewriteError
+from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update
+from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError
 from rewrite.graph import Layer, Node
 
 
@@ -50,6 +58,7 @@ class Draft:
         self._shared: dict[str, nn.Module] = {}
         self._callers: dict[nn.Module, list[fx.Node]] | None = None
         self._read: set[str] = set()
+        self._in_code: set[nn.Module] = set()
 
     # ---- copies
 
@@ -271,6 +280,73 @@ class Draft:
         found = self.calls[scope.module].nodes[node.local]
         return {mode: call for mode, call in found.items() if call not in self.gone}
 
+    def choose_code(self, edits: Iterable[Edit]) -> None:
+        """Finds the forwards whose code is changed, instead of a graph that would take its place.
+
+        Those without a graph are; so is one whose graph does not hold for every call, if all edits can be made there.
+
+        Raises:
+            SiteError: an edit would need a graph that only holds for calls which nobody knows (RW206).
+
+        """
+        graphs: dict[nn.Module, Node] = {}
+        for edit in edits:
+            for node in _edited(edit):
+                scope = self.scope(node)
+                if scope is None or node.on_layer or (scope.sure and not scope.reason):
+                    continue
+                if self._fits_code(edit, node, scope):
+                    self._in_code.add(scope.module)
+                else:
+                    graphs[scope.module] = node
+        for module, node in graphs.items():
+            scope = self.capture.scopes[module]
+            if scope.assumed or scope.reason:
+                raise _uncertain(node, scope).error()
+        self._in_code -= graphs.keys()
+
+    def _fits_code(self, edit: Edit, node: Node, scope: Scope) -> bool:
+        """Whether an edit can be made at a call in the code of a forward."""
+        call = self.calls[scope.module].code.get(node.local)
+        match edit:
+            case Insert(operand=int() as operand) | Remove(operand=operand):
+                return call is not None and node.inputs[operand].name in call.inputs
+            case Replace():
+                return call is not None and bool(call.inputs) and not edit.inputs and not edit.unused
+            case Insert() | Update():
+                return call is not None
+        return False
+
+    def is_in_code(self, scope: Scope) -> bool:
+        """Whether the code of a forward is changed, and no graph of it."""
+        return scope.module in self._in_code
+
+    def recode(self, node: Node, scope: Scope, change: Callable[[CodeChange], CodeChange]) -> None:
+        """Changes what is different about a call in the code of a forward of which there is no graph.
+
+        Args:
+            node: the call.
+            scope: that forward.
+            change: gives what will be different of what is by now.
+
+        Raises:
+            PlanError: an earlier edit of this write has taken the call away (RW320).
+
+        """
+        call = self.calls[scope.module].code[node.local]
+        module = self.mutable(scope.path)
+        self.slow_path(scope.path)
+        recipe = recipe_of(module)
+        here = recipe.code.get(call.method)
+        if here is not None and call.number in here.calls and here.calls[call.number].instead is not None:
+            raise _taken_away(node)
+        code = changed_at(recipe.code, base_of(type(module)), call, change)
+        self.follow(module, replace(recipe, code=code))
+
+    def code_argument(self, node: Node, scope: Scope, operand: int) -> Argument:
+        """The argument that is an input of a call in the code of a forward."""
+        return self.calls[scope.module].code[node.local].inputs[node.inputs[operand].name]
+
     def slot(self, node: Node, scope: Scope, operand: int) -> int:
         """Place of an input among all values in a call's arguments."""
         return self.calls[scope.module].slots[node.local][operand]
@@ -339,6 +415,38 @@ def _taken_away(node: Node) -> RewriteError:
         notes=("an earlier part of the same rule has removed or replaced it",),
         help="do that in a rule of its own, further down in the file",
     ).error()
+
+
+def _edited(edit: Edit) -> tuple[Node, ...]:
+    """The calls that an edit changes, or those around it."""
+    match edit:
+        case Insert(node=node) | Remove(node=node):
+            return (node,) if not (isinstance(edit, Insert) and edit.on_layer) else ()
+        case Move(node=node, anchor=anchor):
+            return node, anchor
+        case Replace(target=Node() as node):
+            return node, *edit.unused
+        case Replace(calls=calls, unused=unused):
+            return (*(calls if edit.inputs else ()), *unused)
+        case Update(target=Node() as node):
+            return (node,)
+    return ()
+
+
+def _uncertain(node: Node, scope: Scope) -> Diagnostic:
+    if scope.reason:
+        return Diagnostic(
+            "RW206",
+            f"`{node.name}` cannot be changed in this way: the forward around it could not be captured",
+            notes=(scope.reason,),
+            help=f'leave it out with `except "{node.name}"`, or insert, replace or remove single calls',
+        )
+    return Diagnostic(
+        "RW206",
+        f"the forward around `{node.name}` was read without `{scope.assumed}`, and nothing tells how it is called",
+        notes=(f"what calls `{node.scope}` could not be captured, so its calls may look different",),
+        help=f"{EXAMPLE_HELP}; its calls are looked at then",
+    )
 
 
 def _free_name(module: nn.Module, name: str) -> str:

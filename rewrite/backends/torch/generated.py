@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from rewrite.backends.torch.code_changes import changed_methods
 from rewrite.backends.torch.packed import pack, unpack, unsafe
 from rewrite.backends.torch.recipes import Recipe, check_name
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Structure
@@ -35,13 +36,15 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
 
     Equal recipes give the same class, so fifty equal blocks share one.
     """
-    if not (recipe.bodies or recipe.before or recipe.after or recipe.still):
+    if not (recipe.bodies or recipe.code or recipe.before or recipe.after or recipe.still):
         return base
     key = (
         base,
+        base.forward,
         tuple((mode, _shape_of(graph)) for mode, graph in recipe.bodies.items()),
         repr(sorted(recipe.arguments.items(), key=lambda item: item[0])),
         repr(sorted(recipe.settings.items())),
+        repr(sorted(recipe.code.items())),
         recipe.sure,
         recipe.before,
         recipe.after,
@@ -63,7 +66,8 @@ def generate_class(base: type[nn.Module], recipe: Recipe) -> type[nn.Module]:
     }
     if "__deepcopy__" not in dir(base):
         members["__deepcopy__"] = _deepcopy
-    forward = base.forward
+    members |= changed_methods(base, recipe.code, str(next(_serial)))
+    forward = members.get("forward", base.forward)
     if recipe.bodies:
         forward = _captured_forward(base, recipe, sources)
     if recipe.before or recipe.after:

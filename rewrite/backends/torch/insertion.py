@@ -20,6 +20,8 @@ def insert(draft: Draft, edit: Insert) -> None:
         _extend(draft, edit)
     elif scope is not None and scope.kind == "list":
         _insert_entry(draft, edit, scope)
+    elif scope is not None and draft.is_in_code(scope):
+        _insert_in_code(draft, edit, scope)
     elif scope is not None:
         _insert_in_graph(draft, edit, scope)
 
@@ -76,6 +78,19 @@ def _insert_in_graph(draft: Draft, edit: Insert, scope: Scope) -> None:
             _chain_behind(draft, call, names)
         else:
             _chain_ahead(draft, call, draft.slot(node, scope, edit.operand), names)
+
+
+def _insert_in_code(draft: Draft, edit: Insert, scope: Scope) -> None:
+    node = edit.node
+    place = draft.place(node)
+    if edit.operand is None:
+        behind = [draft.add(scope.path, f"{node.local}_{new.stem}", new, place) for new in edit.layers]
+        draft.recode(node, scope, lambda now: replace(now, behind=(*now.behind, *behind)))
+        return
+    stem = node.local if len(node.inputs) < 2 else f"{node.local}_{edit.operand}"
+    ahead = tuple(draft.add(scope.path, f"before_{stem}_{new.stem}", new, place) for new in edit.layers)
+    argument = draft.code_argument(node, scope, edit.operand)
+    draft.recode(node, scope, lambda now: replace(now, ahead=((argument, ahead), *now.ahead)))
 
 
 def _chain_behind(draft: Draft, call: fx.Node, names: list[str]) -> None:

@@ -11,6 +11,7 @@ from rewrite.backends.torch.overwriting import keep_values, keep_values_in_list,
 from rewrite.backends.torch.scopes import Scope
 from rewrite.edit import Move
 from rewrite.errors import Diagnostic
+from rewrite.graph import Node
 
 
 def move(draft: Draft, edit: Move) -> None:
@@ -19,8 +20,8 @@ def move(draft: Draft, edit: Move) -> None:
     if node.scope == anchor.scope and node.local == anchor.local and node.local:
         return
     scope = draft.scope(node)
-    if scope is None or draft.scope(anchor) is None or node.on_layer or anchor.on_layer:
-        who = anchor if scope is not None and not node.on_layer else node
+    if not (scope is not None and draft.scope(anchor) is not None and _is_certain(node) and _is_certain(anchor)):
+        who = anchor if scope is not None and _is_certain(node) else node
         raise _refused(edit, f"the forward around `{who.name}` could not be captured with certainty").error()
     if node.scope != anchor.scope:
         raise _refused(
@@ -45,6 +46,10 @@ def move(draft: Draft, edit: Move) -> None:
             place.behind(there[mode])
         else:
             place.in_front(there[mode], draft.slot(anchor, scope, edit.operand))
+
+
+def _is_certain(node: Node) -> bool:
+    return node.linked and not node.on_layer
 
 
 class _Place:

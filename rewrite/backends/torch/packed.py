@@ -19,7 +19,7 @@ import torch
 from torch import fx
 from torch.fx.graph import inplace_methods, magic_methods
 
-from rewrite.backends.torch.recipes import Recipe, check_name
+from rewrite.backends.torch.recipes import Argument, CodeChange, MethodChanges, Recipe, check_name
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Structure
 from rewrite.backends.torch.spellings import resolve
 from rewrite.errors import Diagnostic
@@ -41,6 +41,7 @@ def pack(recipe: Recipe) -> dict[str, Any]:
         "bodies": {mode: _pack_graph(graph) for mode, graph in recipe.bodies.items()},
         "arguments": {name: _pack_structure(structure) for name, structure in recipe.arguments.items()},
         "settings": dict(recipe.settings),
+        "code": {method: _pack_changes(changes) for method, changes in recipe.code.items()},
         "sure": recipe.sure,
         "before": recipe.before,
         "after": recipe.after,
@@ -57,6 +58,7 @@ def unpack(packed: Mapping[str, Any]) -> Recipe:
             bodies={str(mode): _unpack_graph(nodes) for mode, nodes in packed["bodies"].items()},
             arguments={_identifier(n): _unpack_structure(item) for n, item in packed["arguments"].items()},
             settings={_identifier(n): _unpack_setting(item) for n, item in packed.get("settings", {}).items()},
+            code={_method(name): _unpack_changes(changes) for name, changes in packed.get("code", {}).items()},
             sure=bool(packed["sure"]),
             before=tuple(packed["before"]),
             after=tuple(packed["after"]),
@@ -177,6 +179,48 @@ def _unpack_value(packed: tuple[Any, ...], made: Mapping[str, fx.Node]) -> Any:
         case ("ellipsis",):
             return Ellipsis
     raise unsafe(f"it holds a value of the kind {packed[0]!r}")
+
+
+def _pack_changes(changes: MethodChanges) -> tuple[Any, ...]:
+    calls = {
+        number: (call.takes, call.ahead, call.arguments, call.instead, call.behind, call.overwrites)
+        for number, call in changes.calls.items()
+    }
+    return changes.digest, calls
+
+
+def _unpack_changes(packed: tuple[Any, ...]) -> MethodChanges:
+    digest, calls = packed
+    return MethodChanges(str(digest), {int(number): _unpack_call(*call) for number, call in calls.items()})
+
+
+def _unpack_call(takes: Any, ahead: Any, arguments: Any, instead: Any, behind: Any, overwrites: Any) -> CodeChange:
+    for name in (*(name for _, names in ahead for name in names), *(instead or ()), *behind):
+        check_name(name)
+    return CodeChange(
+        tuple(map(_argument, takes)),
+        tuple((_argument(argument), tuple(names)) for argument, names in ahead),
+        tuple((_argument(argument), _unpack_plain(value)) for argument, value in arguments),
+        None if instead is None else tuple(instead),
+        tuple(behind),
+        bool(overwrites),
+    )
+
+
+def _argument(argument: Any) -> Argument:
+    return argument if type(argument) is int else _identifier(argument)
+
+
+def _method(name: Any) -> str:
+    if _identifier(name).startswith("__"):
+        raise unsafe(f"it changes the method `{name}`")
+    return str(name)
+
+
+def _unpack_plain(value: Any) -> object:
+    if type(value) is tuple:
+        return tuple(_unpack_plain(item) for item in value)
+    return _unpack_setting(value)
 
 
 def _unpack_setting(value: Any) -> object:

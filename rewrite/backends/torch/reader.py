@@ -23,7 +23,9 @@ from rewrite.backends.torch.calls import (
     name_calls,
     occurrences,
     operands_of,
+    place_calls,
 )
+from rewrite.backends.torch.code_calls import Code, CodeCall, read_code
 from rewrite.backends.torch.lazy import LazyMapping
 from rewrite.backends.torch.module_reader import node_spelling
 from rewrite.backends.torch.modules import is_sequential
@@ -53,10 +55,16 @@ class Flattener:
     """Expands the scopes of a capture, from the root, into the nodes of one graph."""
 
     def __init__(
-        self, capture: Capture, layers: Mapping[str, Layer], calls: dict[nn.Module, Calls], flip: bool
+        self,
+        capture: Capture,
+        layers: Mapping[str, Layer],
+        codes: Mapping[nn.Module, Code],
+        calls: dict[nn.Module, Calls],
+        flip: bool,
     ) -> None:
         self.capture = capture
         self.layers = layers
+        self.codes = codes
         self.calls = calls
         self.flip = flip
         """read every scope in the mode that it is not in now"""
@@ -104,6 +112,8 @@ class Flattener:
         calls = self.calls.get(scope.module)
         if calls is None:
             calls = self.calls[scope.module] = name_calls(scope)
+            if scope.module in self.codes:
+                place_calls(calls, scope, self.codes[scope.module])
         nothing = Value(None, known=known)
         env: dict[fx.Node, Any] = {}
         result: Any = ()
@@ -207,6 +217,7 @@ class Flattener:
     ) -> Node:
         operation, spelling = node_operation(node, module)
         local = calls.names[node]
+        local = calls.same.get(local, local)
         ports, slots = operands_of(node, operation, module, env)
         attributes: Mapping[str, object]
         if layer is not None:
@@ -230,7 +241,7 @@ class Flattener:
             mode=owner.mode if owner is not None and owner.mode else _only_mode(calls.nodes[local], scope),
             training=layer.training if layer is not None else scope.module.training,
             on_layer=layer is not None and _on_layer(scope),
-            assumed=scope.assumed,
+            assumed=scope.assumed if local not in calls.code else "",
             extended=_is_extended(module),
         )
         self.nodes.append(made)
@@ -239,9 +250,39 @@ class Flattener:
     # ---- where the forward is not known
 
     def _expand_opaque(self, module: nn.Module, owner: Node | None) -> None:
+        self._expand_children(module, owner)
+        calls = self.codes[module].calls if module in self.codes else ()
+        self.calls.setdefault(module, Calls(code={call.name: call for call in calls}))
+        for call in calls:
+            self._code_node(call, module, owner)
+
+    def _code_node(self, call: CodeCall, module: nn.Module, owner: Node | None) -> None:
+        scope = self.capture.scopes[module]
+        operation = None if _is_part(call.operation, None, owner) else call.operation.name
+        inputs = [Operand(name, number, Value(None, known=False)) for number, name in enumerate(call.inputs)]
+        self.nodes.append(
+            Node(
+                index=len(self.nodes),
+                name=f"{scope.path}.{call.name}".lstrip("."),
+                scope=scope.path,
+                local=call.name,
+                operation=operation,
+                spelling=call.spelling,
+                layer=None,
+                inputs=tuple(inputs),
+                attributes=call.attributes,
+                owner=owner,
+                linked=False,
+                outputs=call.operation.outputs,
+                mode=owner.mode if owner is not None else "",
+                training=scope.module.training,
+            )
+        )
+
+    def _expand_children(self, module: nn.Module, owner: Node | None) -> None:
         for child in module.children():
             if type(child).forward is nn.Module.forward:
-                self._expand_opaque(child, owner)
+                self._expand_children(child, owner)
             elif child not in self.loose and child not in self.seen:
                 self.loose.add(child)
                 scope = self.capture.scopes.get(child)
@@ -340,8 +381,14 @@ def flatten(
     """The graph in the model's present mode, the one in the other mode where they differ, and the calls by scope."""
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
+    uncertain = [scope for scope in capture.scopes.values() if scope.called and (scope.reason or not scope.sure)]
+    codes = {scope.module: read_code(scope.module) for scope in uncertain}
     mentioned = {
-        scope.path: names_in_code(_written_forward(scope.module)) for scope in capture.scopes.values() if scope.reason
+        scope.path: frozenset(codes[scope.module].mentions)
+        if scope.called
+        else names_in_code(_written_forward(scope.module))
+        for scope in capture.scopes.values()
+        if scope.reason
     }
     closed: dict[str, str] = {}
     for scope in capture.scopes.values():
@@ -354,14 +401,14 @@ def flatten(
             left = mentions_in_code(_written_forward(scope.module)) - _calls_in_bodies(scope)
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | left.keys()
     kinds = Counter(scope.kind for scope in capture.scopes.values())
-    nodes, outputs = Flattener(capture, layers, calls, flip=False).run()
+    nodes, outputs = Flattener(capture, layers, codes, calls, flip=False).run()
     make = functools.partial(
         Graph, name, layers=layers, opaque=opaque, closed=closed, guessed=guessed, kinds=kinds, mentioned=mentioned
     )
     graph = make(nodes, outputs=outputs)
     other = None
     if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
-        nodes, outputs = Flattener(capture, layers, calls, flip=True).run()
+        nodes, outputs = Flattener(capture, layers, codes, calls, flip=True).run()
         other = make(nodes, outputs=outputs)
     return graph, other, calls
 

@@ -14,6 +14,41 @@ from rewrite.errors import Diagnostic
 _PART = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
+Argument = int | str
+"""which argument of a call: its number, or its keyword"""
+
+RECEIVER: Argument = -1
+"""what a method is called on"""
+
+
+@dataclass(frozen=True)
+class CodeChange:
+    """What is different about one call of a function in the code of a forward."""
+
+    takes: tuple[Argument, ...]
+    """the arguments that are the values which the call is about"""
+    ahead: tuple[tuple[Argument, tuple[str, ...]], ...] = ()
+    """argument -> children that it passes first"""
+    arguments: tuple[tuple[Argument, object], ...] = ()
+    """argument -> plain value that is passed for it"""
+    instead: tuple[str, ...] | None = None
+    """children that are called in its place, one behind the other; none of them: its input goes on"""
+    behind: tuple[str, ...] = ()
+    """children that the result passes"""
+    overwrites: bool = False
+    """it writes its result over its input: where nothing takes the result, the name of the input does"""
+
+
+@dataclass(frozen=True)
+class MethodChanges:
+    """What is different about the code of one method."""
+
+    digest: str
+    """of the text that the numbers count in"""
+    calls: Mapping[int, CodeChange]
+    """number of the call in that text -> what is different"""
+
+
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """What a generated class does differently from its base."""
@@ -24,6 +59,8 @@ class Recipe:
     """parameter of forward -> what the graphs take for it"""
     settings: Mapping[str, object] = field(default_factory=dict)
     """plain attribute of the module -> the value that the graphs take for granted"""
+    code: Mapping[str, MethodChanges] = field(default_factory=dict)
+    """method -> what is different in its code, for a forward that no graph was made of"""
     sure: bool = True
     """whether the kinds of arguments are certain; else the forward checks them"""
     before: tuple[str, ...] = ()

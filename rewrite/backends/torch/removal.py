@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from rewrite.backends.torch.calls import occurrences
@@ -27,6 +29,10 @@ def remove(draft: Draft, edit: Remove) -> None:
     if scope.kind == "list":
         _only_first(node, edit.operand)
         remove_entry(draft, scope.path, draft.entry(scope, node))
+        return
+    if draft.is_in_code(scope):
+        argument = draft.code_argument(node, scope, edit.operand)
+        draft.recode(node, scope, lambda now: replace(now, takes=(argument,), instead=()))
         return
     draft.touch(scope)
     for call in draft.calls_of(node, scope).values():

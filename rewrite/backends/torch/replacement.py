@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import fx, nn
 
 from rewrite.backends.torch.calls import occurrences
@@ -151,6 +153,10 @@ def _replace_call(draft: Draft, node: Node, edit: Replace, span: Span | None) ->
         if edit.inputs:
             _drop_entries(draft, scope, node, edit, span)
         _replace_entry(draft, node, scope, edit.layers, place)
+        return
+    if draft.is_in_code(scope):
+        made = tuple(draft.add(scope.path, f"{node.local}_{item.stem}", item, place) for item in edit.layers)
+        draft.recode(node, scope, lambda now: dataclasses.replace(now, instead=made))
         return
     draft.touch(scope)
     sources: dict[str, list[fx.Node]] = {}

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
+import types
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -25,8 +27,10 @@ from torch._subclasses.fake_tensor import (
 from torch.utils import _pytree as pytree
 
 from rewrite.backends.backend import Example, Ran
-from rewrite.backends.torch.calls import bind_values
-from rewrite.backends.torch.recipes import base_of
+from rewrite.backends.torch.calls import Calls, bind_values
+from rewrite.backends.torch.code_calls import CodeCall
+from rewrite.backends.torch.code_changes import changed_at, changed_methods
+from rewrite.backends.torch.recipes import CodeChange, MethodChanges, base_of, recipe_of
 from rewrite.backends.torch.scopes import (
     SIMPLE,
     Body,
@@ -98,7 +102,9 @@ def why_not(model: nn.Module, example: Example) -> str:
     return ""
 
 
-def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tuple[int, Part], TensorType]:
+def record_types(
+    capture: Capture, calls: Mapping[nn.Module, Calls], graph: Graph, example: Example
+) -> Mapping[tuple[int, Part], TensorType]:
     """Exact shapes of every value that the example produces: (node index, part) -> type."""
     seen: dict[tuple[str, ...], Any] = {}
 
@@ -107,18 +113,20 @@ def record_types(capture: Capture, graph: Graph, example: Example) -> Mapping[tu
         for scope in capture.scopes.values():
             if not scope.reason:
                 modules[scope.path].__dict__["forward"] = _Recorder(scope, modules[scope.path], seen)
+            elif scope.module in calls:
+                _record_code(modules[scope.path], scope.path, calls[scope.module].code.values(), seen)
         for path, module in modules.items():
             module.register_forward_hook(_layer_hook(path, seen), with_kwargs=True)
 
     _forward(capture.root, example, watch, seen.clear)
-    types: dict[tuple[int, Part], TensorType] = {}
+    found: dict[tuple[int, Part], TensorType] = {}
     for node in graph.nodes:
         value = seen.get((node.scope, node.local)) if node.local else seen.get((node.name, ""))
-        _note(types, node.index, (), value)
+        _note(found, node.index, (), value)
         first = seen.get((node.layer.path, "input") if node.layer is not None else (node.scope, node.local, "input"))
         if first is not None:
-            _note(types, node.index, ("input",), first)
-    return types
+            _note(found, node.index, ("input",), first)
+    return found
 
 
 def observed_arguments(model: nn.Module, example: Example) -> Mapping[str, tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -143,6 +151,39 @@ def _as_now(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_as_now(item) for item in value)
     return {key: _as_now(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def _record_code(module: nn.Module, path: str, calls: Iterable[CodeCall], seen: dict[tuple[str, ...], Any]) -> None:
+    """Has a forward of which there is no graph tell the shapes at the calls of functions in its code."""
+
+    def telling(*key: str) -> Callable[[Any], Any]:
+        def tell(value: Any) -> Any:
+            seen.setdefault((path, *key), _shape(value))
+            return value
+
+        return tell
+
+    base = base_of(type(module))
+    changes: dict[str, MethodChanges] = dict(recipe_of(module).code)
+    for call in calls:
+        module.__dict__[_ahead(call)] = telling(call.name, "input")
+        module.__dict__[_behind(call)] = telling(call.name)
+        changes = changed_at(changes, base, call, functools.partial(_telling, call))
+    for method, function in changed_methods(base, changes, "shapes").items():
+        module.__dict__[method] = types.MethodType(function, module)
+
+
+def _telling(call: CodeCall, now: CodeChange) -> CodeChange:
+    first = tuple((argument, (_ahead(call),)) for argument in [*call.inputs.values()][:1])
+    return replace(now, ahead=(*first, *now.ahead), behind=(_behind(call), *now.behind))
+
+
+def _ahead(call: CodeCall) -> str:
+    return f"_rewrite_ahead_{call.name}"
+
+
+def _behind(call: CodeCall) -> str:
+    return f"_rewrite_behind_{call.name}"
 
 
 def _note(types: dict[tuple[int, Part], TensorType], index: int, part: Part, value: Any) -> None:

@@ -111,6 +111,8 @@ class Scope:
     """`""`: one graph for both modes; else `train` and `eval`"""
     reason: str = ""
     """why the forward could not be captured; empty: it could"""
+    called: bool = True
+    """whether it is called, as far as that is known: with an example input, whether that calls it"""
     reached: bool = False
     """a Sequential that others index, iterate or measure, so its entries may not shift"""
     branches: bool = False

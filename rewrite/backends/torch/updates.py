@@ -101,6 +101,12 @@ def _set_attribute(draft: Draft, path: str, name: str, value: object) -> None:
 def _update_call(draft: Draft, node: Node, changes: Mapping[str, object]) -> None:
     scope = draft.scope(node)
     assert scope is not None, "a function without a captured scope is no node"
+    if draft.is_in_code(scope):
+        places = draft.calls[scope.module].code[node.local].arguments
+        names = {key.removeprefix("."): value for key, value in changes.items()}
+        given = tuple((places.get(name, name), value) for name, value in names.items())
+        draft.recode(node, scope, lambda now: replace(now, arguments=(*now.arguments, *given)))
+        return
     draft.touch(scope)
     for call in draft.calls_of(node, scope).values():
         for key, value in changes.items():

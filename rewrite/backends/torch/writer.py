@@ -33,6 +33,8 @@ class Writer:
         """Carries out the edits in order; returns the new model, and the paths of the layers that each edit made."""
         draft = self.draft
         names: dict[int, list[str]] = {}
+        edits = [*edits]
+        draft.choose_code(edits)
         with draft.builder.own_randomness():
             for number, edit in enumerate(edits):
                 draft.made = []

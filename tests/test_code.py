@@ -1,0 +1,298 @@
+"""Functions in forwards that no graph can be made of: found in the code, and changed there."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from counting import calls, count_calls
+from field import refused, rewritten, sites
+from torch import Tensor, nn
+from torch.nn.functional import relu as activate
+
+from rewrite import RewriteError, Rules, apply_rules, get_report
+from rewrite.backends.torch.code_calls import read_code
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+class Branch(Base):
+    """Looks at its data, and calls a method of its own in a loop."""
+
+    def again(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.b(x))
+
+    def forward(self, x: Tensor, times: int = 2) -> Tensor:
+        x = F.relu(self.a(x))
+        x = x.sigmoid() if x.sum() > 0 else F.gelu(input=x)
+        for _ in range(times):
+            x = self.again(x)
+        return x
+
+
+X = torch.ones(2, 4)
+
+
+def functions(model: nn.Module) -> list[str]:
+    return [call.name for call in read_code(model).calls]
+
+
+def test_functions_and_methods_are_sites_wherever_they_stand() -> None:
+    model = Branch().eval()
+    result = rewritten(model, "after activation: insert Dropout(0.5)")
+    assert sites(result) == ["relu", "sigmoid", "gelu", "tanh"]
+    assert [name for name, _ in result.named_children()][2:] == [
+        "relu_dropout",
+        "sigmoid_dropout",
+        "gelu_dropout",
+        "tanh_dropout",
+    ]
+    assert not get_report(result).warnings
+    real = sum(call.operation in ("ReLU", "Sigmoid", "GELU", "Tanh") for call in calls(model, (X, 3)))
+    assert count_calls(result, (X, 3), "Dropout") == real == 5
+    assert torch.equal(result.eval()(X, times=3), model(X, times=3))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile's own, at a break of its graph
+def test_the_result_is_like_any_other() -> None:
+    model = Branch().eval()
+    result = rewritten(model, "after activation: insert Tanh")
+    wanted = result(X)
+    assert isinstance(result, Branch)
+    assert not torch.equal(wanted, model(X))
+    assert torch.equal(copy.deepcopy(result)(X), wanted)
+    assert torch.equal(pickle.loads(pickle.dumps(result))(X), wanted)
+    assert torch.equal(torch.compile(result, backend="eager")(X), wanted)
+    file = io.BytesIO()
+    torch.save(result, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(X), wanted)
+    result(X).sum().backward()
+    assert all(parameter.grad is not None for parameter in result.parameters())
+
+
+def test_the_inputs_and_arguments_of_a_function() -> None:
+    class Net(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 1e9:
+                return x
+            x = F.softmax(input=self.a(x), dim=-1)
+            return F.dropout(F.leaky_relu(x, 0.2), 0.4, training=self.training)
+
+    model = Net().eval()
+    result = rewritten(model, "before Softmax: insert Tanh")
+    assert torch.equal(result(X), F.leaky_relu(F.softmax(torch.tanh(model.a(X)), dim=-1), 0.2))
+    result = rewritten(model, "at F.dropout: set self.p=0.7")
+    assert "F.dropout(F.leaky_relu(x, 0.2), 0.7, training=self.training)" in inspect.getsource(type(result).forward)
+    result = rewritten(result, "at F.dropout[p==0.7]: set self.p=0.0")
+    assert torch.equal(result.train()(X), model(X))
+    refused("RW301", model, "after Softmax[dim==0]: insert Tanh", "matched nothing")
+    result = rewritten(model, "replace LeakyReLU with ReLU")
+    assert torch.equal(result(X), F.relu(F.softmax(model.a(X), dim=-1)))
+    result = rewritten(model, "remove Softmax")
+    assert torch.equal(result(X), F.leaky_relu(model.a(X), 0.2))
+
+
+def test_rules_on_top_of_rules() -> None:
+    model = Branch().eval()
+    result = rewritten(
+        model,
+        "after F.relu: insert Tanh\nremove GELU\nafter F.relu: insert Sigmoid\nreplace torch.tanh with SiLU",
+    )
+    source = inspect.getsource(type(result).forward)
+    assert "self.relu_sigmoid(self.relu_tanh(F.relu(self.a(x))))" in source
+    assert "F.gelu" not in source
+    assert "self.tanh_silu(self.b(x))" in inspect.getsource(type(result).again)
+    assert functions(result) == ["relu", "sigmoid"]
+    refused("RW301", result, "after GELU: insert Tanh", "matched nothing")
+
+
+def test_sizes_come_from_an_example() -> None:
+    model = Branch().eval()
+    refused("RW202", model, "after F.relu: insert BatchNorm1d", "cannot be inferred")
+    result = rewritten(model, "after F.relu: insert BatchNorm1d", example_inputs=X)
+    assert result.relu_batchnorm1d.num_features == 4
+    result = rewritten(model, "before torch.tanh: insert LayerNorm", example_inputs=X)
+    assert result.before_tanh_layernorm.normalized_shape == (4,)
+
+
+def test_what_overwrites_its_input() -> None:
+    class Net(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 1e9:
+                return x
+            x = self.a(x)
+            F.relu(x, inplace=True)
+            x.sigmoid_()
+            x = F.elu(self.b(x), inplace=True)
+            y = x
+            z = F.selu_(y)  # the name `x` sees that as well
+            return x + z
+
+    model = Net().eval()
+    assert functions(model) == ["relu", "sigmoid", "elu"]
+    result = rewritten(model, "after activation: insert Tanh")
+    x = torch.tanh(torch.relu(model.a(X))).sigmoid()
+    x = torch.tanh(F.elu(model.b(torch.tanh(x))))
+    x = F.selu(x)
+    assert torch.equal(result(X), x + x)
+    assert "`selu_`" in str(get_report(result).warnings[0].message)
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def around(self: nn.Module, *args: Any) -> Any:
+        return function(self, *args) + 1
+
+    return around
+
+
+def test_decorators_closures_and_parents() -> None:
+    class Outer(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x)
+
+    slope = 0.3
+
+    class Net(Outer):
+        def __twice(self, x: Tensor) -> Tensor:
+            return F.relu(x) * 2
+
+        @torch.no_grad()
+        @decorated
+        def forward(self, x: Tensor) -> Tensor:
+            "Closes over a variable."
+            x = self.__twice(super().forward(x))
+            return F.leaky_relu(activate(x), slope)
+
+    model = Net().eval()
+    assert functions(model) == ["leaky_relu", "relu"]
+    result = rewritten(model, "after activation: insert Tanh")
+    plain = torch.tanh(F.leaky_relu(torch.tanh(F.relu(F.relu(model.a(X)) * 2)), slope)) + 1
+    assert not torch.equal(result(X), model(X))
+    assert count_calls(result, X, "Tanh") == len(sites(result))
+    assert result(X).shape == plain.shape
+    assert not result(X).requires_grad
+    assert type(result).forward.__doc__ == "Closes over a variable."
+
+
+def test_names_that_stand_for_something_else_are_left_alone() -> None:
+    class Tools:
+        @staticmethod
+        def relu(x: Tensor) -> Tensor:
+            return x
+
+    tools = Tools()
+
+    class Net(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            F = tools
+            relu = activate
+            if x.sum() > 1e9:
+                return x
+            return F.relu(relu(self.a(x)))
+
+    model = Net().eval()
+    assert functions(model) == []
+    result = rewritten(model, "after ReLU: insert Tanh; expect any matches")
+    assert torch.equal(result(X), model(X))
+    assert "`relu` in the forward of `Net` is left out" in get_report(result).warnings[0].message
+
+
+def test_code_without_its_source_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "changing.py"
+    text = "import torch\nfrom torch import nn\nclass Net(nn.Module):\n    def forward(self, x):\n"
+    body = "        if x.sum() > 1e9: return x\n        return torch.relu(x)\n"
+    file.write_text(text + body)
+    space: dict[str, Any] = {"__name__": "changing"}
+    exec(compile(text + body, str(file), "exec"), space)
+    assert functions(space["Net"]()) == ["relu"]
+    space = {"__name__": "changing"}
+    exec(compile(text + body.replace("1e9", "1e8"), str(file), "exec"), space)
+    assert functions(space["Net"]()) == []
+    result = rewritten(space["Net"](), "after ReLU: insert Tanh; expect any matches")
+    assert "`relu`" in get_report(result).warnings[0].message
+
+
+class Changing(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.a(x)) if x.sum() < 1e9 else x
+
+
+def test_a_file_tells_when_the_class_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = pickle.dumps(rewritten(Changing(), "after ReLU: insert Tanh"))
+    assert count_calls(pickle.loads(saved), X, "Tanh") == 1
+
+    def forward(self: Changing, x: Tensor) -> Tensor:
+        return F.relu(self.b(x)) if x.sum() < 1e8 else x
+
+    monkeypatch.setattr(Changing, "forward", forward)
+    with pytest.raises(RewriteError) as caught:
+        pickle.loads(saved)
+    assert caught.value.code == "RW504"
+    assert "Changing.forward" in str(caught.value)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = F.gelu(self.a(x))
+        for _ in range(2):
+            x = torch.tanh(x)
+        return x if mask is None else x * mask
+
+
+class Caller(nn.Module):
+    """Nobody can tell how it calls its block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x, mask=x > 0) if x.sum() < 1e9 else x
+
+
+def test_functions_in_a_forward_that_was_read_for_other_arguments() -> None:
+    model = Caller().eval()
+    result = rewritten(model, "after activation: insert Dropout(0.5)")
+    assert sites(result) == ["block.gelu", "block.tanh", "block.tanh"]
+    assert count_calls(result, X, "Dropout") == 3
+    assert torch.equal(result.eval()(X), model(X))
+    result = rewritten(result, "replace torch.tanh with Sigmoid")
+    assert count_calls(result, X, "Sigmoid") == 2
+
+
+def test_a_model_with_optional_arguments_takes_them_afterwards() -> None:
+    model = Block().eval()
+    result = rewritten(model, "after GELU: insert Dropout(0.5)")
+    assert torch.equal(result.eval()(X, mask=X), model(X, mask=X))
+    # Each call of a loop alone needs the graph, which holds for the arguments that it was read with.
+    result = rewritten(model, "after first torch.tanh: insert Dropout(0.5)")
+    assert count_calls(result, X, "Dropout") == 1
+    with pytest.raises(RewriteError, match="RW207"):
+        result(X, mask=X)
+
+
+def test_the_given_model_keeps_its_code() -> None:
+    model = Branch().eval()
+    before = Branch.forward
+    apply_rules(model, Rules("after activation: insert Tanh"))
+    assert Branch.forward is before
+    assert type(model) is Branch
+    assert not list(model.children())[2:]
