@@ -128,3 +128,12 @@ def examples(page: Path, language: str) -> list[Example]:
     document = Document.parse(str(page), parser)
     document.namespace["__name__"] = "docs"
     return list(document.examples())
+
+
+def source_lines(blocks: list[Example]) -> list[str]:
+    """The Python of a page, each line where it stands: what Python shows of code that is run from there."""
+    lines: dict[int, str] = {}
+    for block in blocks:
+        first = block.line + block.parsed.line_offset
+        lines |= dict(enumerate(block.parsed.splitlines(keepends=True), first))
+    return [lines.get(number, "\n") for number in range(max(lines) + 1)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-from doc_blocks import COMMENT, PAGES, ROOT, RULES, examples
+from doc_blocks import COMMENT, PAGES, ROOT, RULES, examples, source_lines
 from doc_layers import LAYERS, Transformer
 from sybil import Example
 
@@ -47,6 +48,7 @@ def test_python_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any("torchvision" in block.parsed for block in blocks):
         pytest.importorskip("torchvision")
     monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(linecache.cache, str(page), (0, None, source_lines(blocks), str(page)))
     for block in blocks:
         block.evaluate()
 

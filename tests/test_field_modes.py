@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from counting import count_calls, order_of_calls
 from field import assert_same, conv, gradients, image, misses, refused, report_of, rewritten, sites, values
+from models import lowered
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -249,7 +250,7 @@ def test_a_call_that_differs_from_the_captured_one_is_told_or_right() -> None:
 
     class Masked(Base):
         def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-            y = F.relu(self.a(x)) - 0.1
+            y = lowered(F.relu(self.a(x)))
             return y if mask is None else y * mask
 
     model, x = Masked().eval(), image()
@@ -643,7 +644,7 @@ class OptionalScale(nn.Module):
         self.fc = nn.Linear(4, 4)
 
     def forward(self, x: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
-        x = torch.tanh(self.fc(x)) - 0.1
+        x = lowered(torch.tanh(self.fc(x)))
         return x if scale is None else x * scale
 
 

@@ -295,7 +295,7 @@ CASES: dict[str, Case] = {
     "rw301_except": Case(wide, 'rule norms: after Conv2d except "*": insert BatchNorm2d'),
     "rw301_between": Case(wide, "between ReLU and Linear | ReLU: insert Dropout(0.1)"),
     "rw301_between_not_directly": Case(plain, "between Conv2d and Flatten: insert Dropout(0.1)"),
-    "rw301_opaque": Case(Branch, "before add@0: insert Dropout(0.1)"),
+    "rw301_opaque": Case(Branch, "before mul@0: insert Dropout(0.1)"),
     "rw301_uncalled": Case(trap("attention_layer"), "after Linear in MultiheadAttention: insert Dropout(0.1)"),
     "rw301_reset": Case(wide, "reset ReLU"),
     "rw302_alternative": Case(wide, "after ReLU | GELU: insert Dropout(0.1)"),

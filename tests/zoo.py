@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def compared(
     opaque = _hidden_in(model, options.get("example_inputs"))
     reason = ""
     if not expected == len(clause.sites) == ran:
-        changed = Counter(call.path.rpartition(".")[0] for call in after if call.is_module and call.path not in known)
+        changed = Counter(call.path for call in after if call.is_module and call.path not in known)
         reason = _why(wanted, clause.sites, opaque, ran, runs, changed)
     return Outcome(spec, name, expected, len(clause.sites), ran, reason, opaque), result
 
@@ -254,19 +254,23 @@ def _why(
         opaque: path of each forward that was not captured -> why.
         ran: calls of new layers.
         runs: how often each module runs.
-        changed: path of a module -> calls of new layers that are its children.
+        changed: path of a new layer -> how often one run of the result calls it.
 
     """
     # A call in the code of a forward is one site, however often that runs.
     in_code = [site for site in sites if site.path not in runs and site.path.rpartition(".")[0] in opaque]
+    edited = Counter(dict.fromkeys(opaque, 0))
+    for path, count in changed.items():
+        edited[path.rpartition(".")[0]] += count
     hidden = []
     for path in opaque:
         functions = [call for call in wanted if _is_function(call) and call.path == path]
-        hidden += functions[changed[path] :]
+        hidden += functions[edited[path] :]
     shown = [call for call in wanted if call not in hidden]
     loose = [call for call in shown if not (_is_function(call) and call.path in opaque)]
     one_each = sum(1 / _times(call, opaque, runs) for call in loose) + len(in_code)
-    idle = [site for site in sites if not runs[site.path] and site not in in_code and _is_inside(site.path, opaque)]
+    inside = [site for site in sites if _is_inside(site.path, opaque)]
+    idle = [site for site in inside if not (runs[site.path] or _ran(site.path, changed))]
     if idle and len(sites) - len(idle) == len(shown) == ran:
         return "a forward that is not captured calls some of its layers for other inputs only"
     if abs(one_each - len(sites)) > 1e-6 or ran != len(shown):
@@ -283,6 +287,13 @@ def _why(
 def _is_function(call: Call) -> bool:
     """Whether it is a function, or a layer that a forward makes for one call."""
     return not call.is_module or not call.path
+
+
+def _ran(path: str, changed: Iterable[str]) -> bool:
+    """Whether a layer was called that was made for a call of a function in the code of a forward."""
+    scope, _, name = path.rpartition(".")
+    around = f"{scope}." if scope else ""
+    return any(new.startswith((f"{around}{name}_", f"{around}before_{name}_")) for new in changed)
 
 
 def _is_inside(path: str, opaque: Mapping[str, str]) -> bool:

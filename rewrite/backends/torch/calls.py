@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import fx, nn
 
-from rewrite.backends.torch.code_calls import WAY, Code, CodeCall, place_in, places_of
+from rewrite.backends.torch.code_calls import Code, CodeCall
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Scope, Structure, forward_signature
 from rewrite.backends.torch.spellings import call_parameters, node_operation
+from rewrite.backends.torch.written import WAY, place_in, places_of
 from rewrite.graph import Operand, Value
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, parse_signature
@@ -37,6 +38,8 @@ class Calls:
     """name -> operand number -> place among all values in the call's arguments"""
     code: dict[str, CodeCall] = field(default_factory=dict)
     """name -> where the call stands in the code of a forward that has no graph, or none that holds for every call"""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """plain attribute of the module -> the value for which these are the calls in its code"""
     same: dict[str, str] = field(default_factory=dict)
     """name -> the name of the first call that stands at the same place in the code: a loop makes several"""
 

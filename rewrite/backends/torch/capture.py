@@ -24,7 +24,6 @@ import torch
 from torch import fx, nn
 
 from rewrite.backends.torch.answers import Answers
-from rewrite.backends.torch.code_calls import WAY, way_to
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
@@ -62,6 +61,7 @@ from rewrite.backends.torch.watching import (
     state_of,
     state_of_all,
 )
+from rewrite.backends.torch.written import WAY, way_to
 from rewrite.backends.weight_reads import Framework, read_children
 
 _ATOMS = frozenset(SIMPLE)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from rewrite.backends.torch.code_calls import (
-    CodeCall,
+from rewrite.backends.torch.code_calls import CodeCall, argument_of
+from rewrite.backends.torch.recipes import RECEIVER, Argument, CodeChange, MethodChanges
+from rewrite.backends.torch.written import (
+    Call,
+    End,
     Source,
-    argument_of,
     calls_in,
     compiled,
     end_of,
@@ -25,7 +27,6 @@ from rewrite.backends.torch.code_calls import (
     source_of,
     with_body,
 )
-from rewrite.backends.torch.recipes import RECEIVER, Argument, CodeChange, MethodChanges
 from rewrite.errors import Diagnostic
 
 
@@ -100,7 +101,7 @@ def _changed(source: Source, changes: Mapping[int, CodeChange], filename: str) -
     return result
 
 
-def _places(text: str, tree: ast.FunctionDef) -> dict[tuple[int, int], int]:
+def _places(text: str, tree: ast.FunctionDef) -> dict[End, int]:
     """Where in a changed text the calls end that stood in the text before, and their numbers in that."""
     inner = next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.name == tree.name)
     pairs = zip(calls_in(inner.body), calls_in(tree.body), strict=True)
@@ -126,10 +127,13 @@ def _holds(cell: types.CellType, thing: object) -> bool:
         return False
 
 
+_IN_PLACE = {ast.Add: "iadd", ast.Sub: "isub", ast.Mult: "imul", ast.Div: "itruediv", ast.MatMult: "imatmul"}
+
+
 class _Writer(ast.NodeTransformer):
     """Writes the changed calls into a copy of the text."""
 
-    def __init__(self, source: Source, wanted: Mapping[ast.Call, CodeChange]) -> None:
+    def __init__(self, source: Source, wanted: Mapping[Call, CodeChange]) -> None:
         self.source = source
         self.wanted = wanted
         self.numbers = {call: number for number, call in enumerate(source.calls)}
@@ -156,11 +160,38 @@ class _Writer(ast.NodeTransformer):
         return ast.copy_location(ast.Assign(targets=[target], value=self.visit(node.value)), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        return self._operation(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        return self._operation(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """`x += y` as an assignment of what the change makes of the same method of `x`."""
+        made: Any = self.generic_visit(node)
+        made.number = self.numbers[node]
+        if node not in self.wanted:
+            return cast(ast.AugAssign, made)
+        assert isinstance(node.target, ast.Name), "only such an assignment is a place for changes"
+        name, target = (ast.Name(node.target.id, context) for context in (ast.Load(), ast.Store()))
+        method = ast.Attribute(name, f"__{_IN_PLACE[type(node.op)]}__", ast.Load())
+        call: Any = ast.Call(method, [made.value], [])
+        call.number = made.number
+        change = self.wanted[node]
+        swapped = {0: RECEIVER, 1: 0}
+        change = replace(
+            change,
+            takes=tuple(swapped[cast(int, argument)] for argument in change.takes),
+            ahead=tuple((swapped[cast(int, argument)], names) for argument, names in change.ahead),
+        )
+        return ast.copy_location(ast.Assign([target], self._changed(call, change)), node)
+
+    def _operation(self, node: ast.Call | ast.BinOp) -> ast.AST:
         made: Any = self.generic_visit(node)
         made.number = self.numbers[node]
         change = self.wanted.get(node)
-        if change is None:
-            return cast(ast.Call, made)
+        return ast.copy_location(self._changed(made, change), node) if change is not None else cast(ast.AST, made)
+
+    def _changed(self, made: ast.Call | ast.BinOp, change: CodeChange) -> ast.expr:
         for argument, names in change.ahead:
             _set_argument(made, argument, self._through(names, argument_of(made, argument)))
         value: ast.expr = made
@@ -171,7 +202,7 @@ class _Writer(ast.NodeTransformer):
         else:
             for argument, plain in change.arguments:
                 _set_argument(made, argument, _written(plain))
-        return ast.copy_location(self._through(change.behind, value), node)
+        return self._through(change.behind, value)
 
     def _through(self, names: tuple[str, ...], value: ast.expr) -> ast.expr:
         for name in names:
@@ -192,8 +223,10 @@ def _written(value: object) -> ast.expr:
     return ast.Constant(value)  # type: ignore[arg-type]
 
 
-def _set_argument(call: ast.Call, argument: Argument, value: ast.expr) -> None:
-    if argument == RECEIVER:
+def _set_argument(call: ast.Call | ast.BinOp, argument: Argument, value: ast.expr) -> None:
+    if isinstance(call, ast.BinOp):
+        setattr(call, "right" if argument else "left", value)
+    elif argument == RECEIVER:
         assert isinstance(call.func, ast.Attribute), "only a method is called on something"
         call.func.value = value
     elif isinstance(argument, int):

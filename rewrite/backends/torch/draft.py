@@ -341,7 +341,10 @@ class Draft:
         if here is not None and call.number in here.calls and here.calls[call.number].instead is not None:
             raise _taken_away(node)
         code = changed_at(recipe.code, base_of(type(module)), call, change)
-        self.follow(module, replace(recipe, code=code))
+        settings = {**recipe.settings, **self.calls[scope.module].settings}
+        for body in scope.bodies.values():
+            settings |= body.settings
+        self.follow(module, replace(recipe, code=code, settings=settings))
 
     def code_argument(self, node: Node, scope: Scope, operand: int) -> Argument:
         """The argument that is an input of a call in the code of a forward."""

@@ -25,7 +25,7 @@ from rewrite.backends.torch.calls import (
     operands_of,
     place_calls,
 )
-from rewrite.backends.torch.code_calls import Code, CodeCall, read_code
+from rewrite.backends.torch.code_calls import Code, CodeCall, CodeReader
 from rewrite.backends.torch.lazy import LazyMapping
 from rewrite.backends.torch.module_reader import node_spelling
 from rewrite.backends.torch.modules import is_sequential
@@ -225,6 +225,9 @@ class Flattener:
         else:
             attributes = LazyMapping(functools.partial(call_attributes, node, operation))
         calls.slots[local] = slots
+        placed = calls.code.get(local)
+        if placed is not None and operation is not None and operation.is_merge and len(placed.inputs) != len(ports):
+            del calls.code[local]  # which operand is which is not certain
         made = Node(
             index=len(self.nodes),
             name=layer.path if layer is not None else f"{scope.path}.{local}".lstrip("."),
@@ -251,10 +254,13 @@ class Flattener:
 
     def _expand_opaque(self, module: nn.Module, owner: Node | None) -> None:
         self._expand_children(module, owner)
-        calls = self.codes[module].calls if module in self.codes else ()
-        self.calls.setdefault(module, Calls(code={call.name: call for call in calls}))
+        code = self.codes.get(module, Code())
+        calls = [call for call in code.calls if call.certain]
+        self.calls.setdefault(module, Calls(code={call.name: call for call in calls}, settings=code.settings))
+        mode = "train" if module.training != self.flip else "eval"
         for call in calls:
-            self._code_node(call, module, owner)
+            if call.mode in ("", mode):
+                self._code_node(call, module, owner)
 
     def _code_node(self, call: CodeCall, module: nn.Module, owner: Node | None) -> None:
         scope = self.capture.scopes[module]
@@ -274,7 +280,7 @@ class Flattener:
                 owner=owner,
                 linked=False,
                 outputs=call.operation.outputs,
-                mode=owner.mode if owner is not None else "",
+                mode=call.mode or (owner.mode if owner is not None else ""),
                 training=scope.module.training,
             )
         )
@@ -382,7 +388,8 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     uncertain = [scope for scope in capture.scopes.values() if scope.called and (scope.reason or not scope.sure)]
-    codes = {scope.module: read_code(scope.module) for scope in uncertain}
+    reader = CodeReader()
+    codes = {scope.module: reader.read(scope.module) for scope in uncertain}
     mentioned = {
         scope.path: frozenset(codes[scope.module].mentions)
         if scope.called
@@ -407,7 +414,8 @@ def flatten(
     )
     graph = make(nodes, outputs=outputs)
     other = None
-    if any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
+    modes = any(call.mode for code in codes.values() for call in code.calls)
+    if modes or any(len(scope.bodies) == 2 for scope in capture.scopes.values()):
         nodes, outputs = Flattener(capture, layers, codes, calls, flip=True).run()
         other = make(nodes, outputs=outputs)
     return graph, other, calls

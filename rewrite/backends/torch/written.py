@@ -1,0 +1,341 @@
+"""Methods as they are written: the text of a method, where calls stand in it, and where a running call came from.
+
+A text counts only if it gives the very code that runs. Where it does not (the file was changed since, or a decorator
+keeps the function for itself) there is none.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import builtins
+import copy
+import dis
+import functools
+import inspect
+import sys
+import types
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from rewrite.backends.torch.recipes import base_of
+
+_FUTURE = functools.reduce(
+    lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
+)
+
+Call = ast.Call | ast.BinOp | ast.AugAssign
+"""a call of a function, or an operator, which is one as well"""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One method as it is written."""
+
+    function: types.FunctionType
+    """the function itself, whatever decorators stand around it"""
+    around: tuple[types.FunctionType, ...]
+    """what decorators made of it, outermost first"""
+    tree: ast.FunctionDef
+    me: str
+    """its first parameter, the module"""
+
+    @functools.cached_property
+    def calls(self) -> list[Call]:
+        """All calls and operators in its text, in order."""
+        return calls_in(self.tree.body)
+
+    @functools.cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """Part of the text -> what it is a part of."""
+        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+
+    @functools.cached_property
+    def local(self) -> frozenset[str]:
+        """Names that stand for something of its own, in it or in a function inside it."""
+        names = {
+            node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        names |= {node.arg for node in ast.walk(self.tree) if isinstance(node, ast.arg)}
+        names |= {
+            alias.asname or alias.name
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        inner = {
+            node.name
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not self.tree
+        }
+        return frozenset(names | inner)
+
+    @property
+    def text(self) -> str:
+        """What is compared when a file is loaded: the class may have changed since."""
+        return ast.unparse(self.tree)
+
+
+# ---- sources
+
+
+_sources: weakref.WeakKeyDictionary[Any, Source | None] = weakref.WeakKeyDictionary()
+
+
+def source_of(cls: type, method: str) -> Source | None:
+    """A method as it is written; None where its source is not to be had, or is not what runs."""
+    function = inspect.getattr_static(cls, method, None)
+    if not isinstance(function, types.FunctionType):
+        return None
+    if function not in _sources:
+        _sources[function] = _read(function)
+    return _sources[function]
+
+
+def _read(function: types.FunctionType) -> Source | None:
+    around: list[types.FunctionType] = []
+    inner: Any = function
+    while hasattr(inner, "__wrapped__"):
+        within = inner.__wrapped__
+        # A decorator that does not hold the function as a plain variable cannot be given another one.
+        if not isinstance(inner, types.FunctionType) or not any(cell is within for cell in _cells(inner)):
+            return None
+        around.append(inner)
+        inner = within
+    if not isinstance(inner, types.FunctionType) or not inner.__code__.co_argcount:
+        return None
+    found_in = _find(inner)
+    if found_in is None or not _is_what_runs(inner, *found_in):
+        return None
+    tree = found_in[0]
+    me = inner.__code__.co_varnames[0]
+    others = [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.arg == me]
+    stored = any(isinstance(n, ast.Name) and n.id == me and isinstance(n.ctx, ast.Store) for n in ast.walk(tree))
+    return None if stored or len(others) != 1 else Source(inner, tuple(around), tree, me)
+
+
+def _cells(function: types.FunctionType) -> Iterator[object]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a variable that has no value yet
+            continue
+
+
+def _find(function: types.FunctionType) -> tuple[ast.FunctionDef, ast.Module] | None:
+    """A function in its file, and the file."""
+    try:
+        lines, _ = inspect.findsource(function)
+        tree = _parsed("".join(lines))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    code = function.__code__
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first == code.co_firstlineno:
+                return with_body(node, node.body), tree
+    return None
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def _is_what_runs(function: types.FunctionType, tree: ast.FunctionDef, file: ast.Module) -> bool:
+    """Whether the source gives the very code that runs: a file may have changed since it was imported."""
+    runs = _essence(function.__code__)
+    around = module_around(function, tree)
+    for imports in ([*_imports(file)], []):  # calls of what the same text imports have another bytecode
+        around.body[:-1] = imports
+        try:
+            if _essence(compiled(around, function, "<compared>")) == runs:
+                return True
+        except (SyntaxError, ValueError, LookupError):
+            return False
+    return False
+
+
+def _imports(tree: ast.AST) -> Iterator[ast.stmt]:
+    """The imports of a file that do not stand in functions and classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if getattr(node, "module", None) != "__future__":
+                yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _imports(node)
+
+
+def _essence(code: types.CodeType) -> tuple[object, ...]:
+    inner = tuple(_essence(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts)
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, inner
+
+
+def with_body(tree: ast.FunctionDef, body: list[ast.stmt]) -> ast.FunctionDef:
+    """The same function with other lines in it, and without decorators and annotations."""
+    made = copy.copy(tree)
+    made.body, made.decorator_list, made.returns = body, [], None
+    return made
+
+
+def module_around(function: types.FunctionType, tree: ast.FunctionDef) -> ast.Module:
+    """A file in which a function stands as it stood: inside of its class, and of variables that it closes over."""
+    body: ast.stmt = tree
+    owner = function.__qualname__.split(".")[-2:-1]
+    if owner and owner != ["<locals>"]:  # for `super()`, and for names that begin with two underscores
+        around = ast.parse(f"class {owner[0]}: pass").body[0]
+        assert isinstance(around, ast.ClassDef)
+        around.body, body = [tree], around
+    names = [name for name in function.__code__.co_freevars if name != "__class__"]
+    maker = ast.parse(f"def _around({', '.join(names)}): pass").body[0]
+    assert isinstance(maker, ast.FunctionDef)
+    maker.body = [body]
+    return ast.fix_missing_locations(ast.Module(body=[maker], type_ignores=[]))
+
+
+def compiled(made: ast.Module | str, function: types.FunctionType, filename: str) -> types.CodeType:
+    """The code of the function in a file such as `module_around` makes."""
+    whole: types.CodeType = compile(
+        made, filename, "exec", flags=function.__code__.co_flags & _FUTURE, dont_inherit=True
+    )
+    waiting = [whole]
+    while waiting:
+        code = waiting.pop(0)
+        if code.co_name == function.__code__.co_name and code is not whole:
+            return code
+        waiting += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+    raise LookupError(function.__qualname__)
+
+
+def _in_order(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _in_order(child)
+
+
+# ---- names
+
+
+def resolve(source: Source, node: ast.expr, module: nn.Module) -> Any:
+    """What a dotted name stands for, if that is a function in a module of Python or in an attribute of the module."""
+    if isinstance(node, ast.Name):
+        if node.id in source.local:
+            return None
+        function = source.function
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if node.id in cells:
+            return next(_cells_of(cells[node.id]), None)
+        return function.__globals__.get(node.id, getattr(builtins, node.id, None))
+    if isinstance(node, ast.Attribute):
+        if isinstance(node.value, ast.Name) and node.value.id == source.me:
+            return module.__dict__.get(node.attr)
+        around = resolve(source, node.value, module)
+        return getattr(around, node.attr, None) if isinstance(around, types.ModuleType) else None
+    return None
+
+
+def _cells_of(cell: types.CellType) -> Iterator[object]:
+    try:
+        yield cell.cell_contents
+    except ValueError:
+        return
+
+
+def plain(function: Any) -> Any:
+    return inspect.unwrap(function) if callable(function) else None
+
+
+def _methods_in(source: Source, cls: type) -> Iterator[str]:
+    """Methods of the class that a method of it uses, as far as they are not PyTorch's own."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == source.me:
+            found = inspect.getattr_static(cls, node.attr, None)
+            if isinstance(found, types.FunctionType) and getattr(nn.Module, node.attr, None) is not found:
+                yield node.attr
+
+
+def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
+    """The forward of a class and the methods that it uses, as they are written."""
+    methods = ["forward"]
+    for method in methods:  # grows while it is walked
+        source = source_of(cls, method)
+        yield method, source
+        if source is not None:
+            methods += [name for name in _methods_in(source, cls) if name not in methods]
+
+
+# ---- places
+
+
+End = tuple[int, ...]
+"""where a call ends, line and column; of an operator, which ends where its right side does, where it begins as well"""
+
+Places = Mapping[types.CodeType, tuple[str, Mapping[End, int]]]
+"""code that runs -> the method whose code it is, and the number of the call at each place"""
+
+
+def places_of(cls: Any) -> Places:
+    """Where in the code of a class, or of one made for a rewritten module, which call stands."""
+    found: dict[types.CodeType, tuple[str, Mapping[End, int]]] = {}
+    for method, source in sources_of(base_of(cls)):
+        function = plain(inspect.getattr_static(cls, method))
+        changed = getattr(function, "_rewrite_places", None)
+        if changed is not None:
+            found[function.__code__] = method, changed
+        elif source is not None and function is source.function:
+            found[function.__code__] = method, {end_of(call): number for number, call in enumerate(source.calls)}
+    return found
+
+
+Way = tuple[tuple[types.CodeType, int], ...]
+"""code that is running and the instruction in it, the innermost first"""
+
+
+WAY = "rewrite_way"
+"""where a node of a graph keeps how it came to be"""
+
+
+def way_to(outermost: types.CodeType) -> Way:
+    """How it came to the present call, from the innermost code out to the one that is named."""
+    found = []
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not outermost:
+        found.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def place_in(places: Places, way: Way) -> tuple[str, int] | None:
+    """The call that was being made in the innermost of the known pieces of code: its method and its number."""
+    for code, instruction in way:
+        if code in places:
+            method, numbers = places[code]
+            number = numbers.get(_ends(code)[instruction // 2])
+            return (method, number) if number is not None else None
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _ends(code: types.CodeType) -> list[End]:
+    """Number of the instruction -> where in the text its part stands."""
+    operators = dis.opmap["BINARY_OP"]
+    return [
+        (line or 0, start or 0, last or 0, end or 0) if code.co_code[2 * number] == operators else (last or 0, end or 0)
+        for number, (line, last, start, end) in enumerate(code.co_positions())
+    ]
+
+
+def calls_in(lines: Iterable[ast.AST]) -> list[Call]:
+    """All calls and operators in a text, in order."""
+    return [node for line in lines for node in _in_order(line) if isinstance(node, Call)]
+
+
+def end_of(node: Call) -> End:
+    """Where a call or an operator stands, as its instruction tells it."""
+    last, end = node.end_lineno or 0, node.end_col_offset or 0
+    return (last, end) if isinstance(node, ast.Call) else (node.lineno, node.col_offset, last, end)
