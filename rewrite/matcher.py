@@ -175,7 +175,7 @@ class Matcher:
                 return [operand]
         if not node.linked and node.layer is not None and unit.port in (0, "input", "query"):
             return [Operand("input", 0, Value(None, known=False))]
-        if not node.linked and not node.inputs:
+        if not node.linked and (node.layer is not None or not node.inputs):
             raise self._unknown_input(node, unit)
         listed = ", ".join(f"`@{operand.name}`" for operand in node.inputs) or "none that is a value of the model"
         raise Diagnostic(

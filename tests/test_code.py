@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 import io
+import operator
 import pickle
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,11 @@ def test_decorators_closures_and_parents() -> None:
             return F.leaky_relu(activate(x), slope)
 
     model = Net().eval()
-    assert functions(model) == ["leaky_relu", "relu"]
+    assert functions(model) == ["leaky_relu", "relu", "mul", "relu_1"]
     result = rewritten(model, "after activation: insert Tanh")
-    plain = torch.tanh(F.leaky_relu(torch.tanh(F.relu(F.relu(model.a(X)) * 2)), slope)) + 1
-    assert not torch.equal(result(X), model(X))
-    assert count_calls(result, X, "Tanh") == len(sites(result))
-    assert result(X).shape == plain.shape
+    x = torch.tanh(F.relu(model.a(X))) * 2
+    plain = torch.tanh(F.leaky_relu(torch.tanh(F.relu(x)), slope)) + 1
+    assert torch.equal(result(X), plain)
     assert not result(X).requires_grad
     assert type(result).forward.__doc__ == "Closes over a variable."
 
@@ -366,3 +366,205 @@ def test_the_given_model_keeps_its_code() -> None:
     assert Branch.forward is before
     assert type(model) is Branch
     assert not list(model.children())[2:]
+
+
+class Common(Base):
+    """Its methods are called by others, its branch is always taken."""
+
+    def again(self, x: Any) -> Any:
+        return torch.tanh(self.a(x))
+
+    def forward(self, x: Any) -> Any:
+        return self.again(self.again(x)) if x.sum() < 1e9 else x
+
+
+def test_a_method_that_is_named_twice_is_changed_once() -> None:
+    result = rewritten(Common(), "after tanh: insert Sigmoid")
+    assert sites(result) == ["tanh"]
+    assert count_calls(result, X, "Sigmoid") == 2
+
+
+def test_sums_that_begin_with_a_number_and_products_in_place() -> None:
+    class Net(Base):
+        def forward(self, x: Any) -> Any:
+            loss = 0
+            loss += F.relu(self.a(x))
+            if x.sum() < 1e9:
+                loss += self.b(x)
+            loss @= torch.eye(4)
+            return loss
+
+    model = Net().eval()
+    for rule in ("after add: insert Identity", "before add@*: insert Identity", "after matmul: insert Identity"):
+        assert torch.equal(rewritten(model, rule)(X), model(X))
+    assert count_calls(rewritten(model, "after add: insert Identity"), X, "Identity") == 2
+
+
+def test_what_others_hold_is_not_overwritten() -> None:
+    class Net(Base):
+        def change(self, x: Any) -> None:
+            F.relu_(x)
+
+        def forward(self, x: Any) -> Any:
+            x = self.a(x)
+            if x.sum() < 1e9:
+                self.change(x)
+            half = x[:, :2]
+            half.sigmoid_()
+            kept = x
+            x += 1
+            y = self.b(x)
+            y += kept
+            return y
+
+    model = Net().eval()
+    assert functions(model) == ["sum", "iadd"]
+    result = rewritten(model, "after ReLU | Sigmoid | add: insert Tanh")
+    assert sites(result) == ["iadd"]
+    assert get_report(result).warnings
+
+
+def test_sums_of_other_things_are_left_alone() -> None:
+    class Net(Base):
+        def shift(self, by: Any) -> Any:
+            if isinstance(by, int):
+                return by + 1
+            return by + by.shape[0]
+
+        def forward(self, x: Any) -> Any:
+            if x.sum() > 1e9:
+                return x
+            number = operator.add(1, 2) + self.shift(3)
+            rows = [1] + list(x.shape)  # noqa: RUF005
+            sizes = operator.add(x.shape, (1,))
+            text = "a" + "b"
+            cast = x.type(torch.float32)
+            return cast + F.relu(self.a(x)) * number + len(rows) + len(sizes) + len(text)
+
+    model = Net().eval()
+    result = rewritten(model, "after add: insert Identity\nbefore add@0: insert Identity")
+    assert torch.equal(result(X), model(X))
+    assert "_0_identity(cast) + F.relu(" in inspect.getsource(type(result).forward)
+
+
+def bare(function: Any) -> Any:
+    def around(self: nn.Module, x: Any) -> Any:
+        return function(self, x)
+
+    return around
+
+
+def helper(x: Any) -> Any:
+    return F.relu(x)
+
+
+class Parent(Base):
+    def forward(self, x: Any) -> Any:
+        return self.last(F.relu(x)) if x.sum() < 1e9 else x
+
+    def last(self, x: Any) -> Any:
+        return x
+
+
+class BySuper(Parent):
+    def forward(self, x: Any) -> Any:
+        return torch.tanh(super().forward(x))
+
+
+class ByClass(Parent):
+    def forward(self, x: Any) -> Any:
+        return torch.tanh(Parent.forward(self, x))
+
+
+class ByDecorator(Base):
+    @bare
+    def forward(self, x: Any) -> Any:
+        return F.relu(x) if x.sum() < 1e9 else x
+
+
+class ByHelper(Base):
+    def forward(self, x: Any) -> Any:
+        return helper(x) if x.sum() < 1e9 else x
+
+
+class ByStatic(Base):
+    @staticmethod
+    def act(x: Any) -> Any:
+        return F.relu(x)
+
+    def forward(self, x: Any) -> Any:
+        return self.act(x) if x.sum() < 1e9 else x
+
+
+class ByTable(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.acts = {"relu": functools.partial(F.relu, inplace=False)}
+
+    def forward(self, x: Any) -> Any:
+        return self.acts["relu"](x) if x.sum() < 1e9 else x
+
+
+class ByOther(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = Common()
+        self.other.extra = None  # type: ignore[assignment]
+
+    def forward(self, x: Any) -> Any:
+        return self.other.again(x) if x.sum() < 1e9 else x
+
+
+class ByOption(nn.Module):
+    def forward(self, x: Any, more: Any = None) -> Any:
+        y = F.relu(x)
+        return y if more is None else F.relu(more) + y
+
+
+@pytest.mark.parametrize("make", [BySuper, ByClass, ByDecorator, ByHelper, ByStatic, ByTable, ByOption])
+def test_what_cannot_be_reached_is_told(make: Any) -> None:
+    result = rewritten(make(), "after ReLU: insert Identity; expect any matches")
+    (warning,) = get_report(result).warnings
+    assert warning.code == "RW405"
+    assert "`relu` in the forward of" in warning.message
+
+
+def test_a_method_of_another_module_is_told() -> None:
+    result = rewritten(ByOther(), "after tanh: insert Identity; expect any matches")
+    assert any("`tanh` in the forward of `ByOther`" in warning.message for warning in get_report(result).warnings)
+
+
+def test_private_methods_and_classes_that_name_themselves() -> None:
+    class Net(Base):
+        weight = 2.0
+
+        def __act(self, x: Any) -> Any:
+            return F.relu(x) * Net.weight
+
+        def forward(self, x: Any) -> Any:
+            return self.__act(x) if x.sum() < 1e9 else x
+
+    model = Net().eval()
+    assert "relu" in functions(model)
+    result = rewritten(model, "after ReLU: insert Tanh")
+    assert torch.equal(result(X), torch.tanh(F.relu(X)) * 2)
+    assert torch.equal(copy.deepcopy(result)(X), result(X))
+
+
+def test_an_attribute_that_the_forward_sets_is_not_settled() -> None:
+    class Net(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ready = False
+
+        def forward(self, x: Any) -> Any:
+            if not self.ready:
+                self.ready = True
+            else:
+                x = F.relu(x)
+            return torch.tanh(self.a(x)) if x.sum() < 1e9 else x
+
+    result = rewritten(Net(), "after tanh: insert Identity")
+    result(X)
+    assert result.ready
+    assert torch.equal(result(-X), torch.tanh(result.a(F.relu(-X))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,16 @@ from rewrite.backends.torch.code_values import Kind, Values
 from rewrite.backends.torch.modules import is_sequential
 from rewrite.backends.torch.recipes import RECEIVER, Argument, Recipe, base_of, recipe_of
 from rewrite.backends.torch.spellings import class_operation, function_operation, is_leaf
-from rewrite.backends.torch.written import Call, Source, plain, resolve, source_of, sources_of
+from rewrite.backends.torch.written import (
+    Call,
+    Source,
+    functions_behind,
+    is_view,
+    plain,
+    resolve,
+    source_of,
+    sources_of,
+)
 from rewrite.vocabulary import by_method, short
 from rewrite.vocabulary.operation import Operation, Parameter, parse_signature
 
@@ -91,20 +101,25 @@ class CodeReader:
         if "forward" in module.__dict__ or recipe.bodies or cls.forward is nn.Module.forward:
             return Code(mentions=mentions_in_code(plain(cls.forward)))
         calls: list[CodeCall] = []
-        mentions: collections.Counter[str] = collections.Counter()
         settings: dict[str, object] = {}
-        for method, source in sources_of(cls):
-            mentions += mentions_in_code(plain(inspect.getattr_static(cls, method)))
+        sources = dict(sources_of(cls))
+        stored = {name for source in sources.values() if source is not None for name in source.stored}
+        mentions = _mentions(cls, sources, module)
+        for method, source in sources.items():
             if source is None:
                 continue
+            mentions += self._of_others(source, module, method)
             for number, node in enumerate(source.calls):
                 call = self._read(source, node, module, method, number)
                 if call is None:
                     continue
+                if not call.certain and not call.inputs:  # numbers, lists, texts
+                    mentions[call.spelling.rpartition(".")[2]] -= 1
+                    continue
                 mentions[call.spelling.rpartition(".")[2]] -= call.certain
                 way = dict(_way_to(source, node))
                 read = {name: module.__dict__[name] for name in way if type(module.__dict__.get(name)) is bool}
-                read.pop("training", None)
+                read = {name: value for name, value in read.items() if name not in stored and name != "training"}
                 if all(way[name] == value for name, value in read.items()):
                     mode = {True: "train", False: "eval", None: ""}[way.get("training")]
                     calls.append(replace(call, mode=mode))
@@ -112,6 +127,19 @@ class CodeReader:
                     settings |= read
         left = {name: count for name, count in mentions.items() if count > 0}
         return Code(tuple(_as_changed(_named(calls, module), recipe)), left, settings)
+
+    def _of_others(self, source: Source, module: nn.Module, method: str) -> collections.Counter[str]:
+        """Names in methods of other modules that a method calls, besides their forwards."""
+        found: collections.Counter[str] = collections.Counter()
+        values = self.values(module, method)
+        for node in ast.walk(source.tree) if values is not None else ():
+            other = values.module_at(node.value) if isinstance(node, ast.Attribute) and values is not None else None
+            if other is None or other is module or not isinstance(node, ast.Attribute) or node.attr == "forward":
+                continue
+            called = inspect.getattr_static(type(other), node.attr, None)
+            if callable(plain(called)) and getattr(nn.Module, node.attr, None) is not called:
+                found += mentions_in_code(plain(called))
+        return found
 
     def _read(self, source: Source, node: Call, module: nn.Module, method: str, number: int) -> CodeCall | None:
         """A call, if its text tells what is called, and if what comes out of it may be something else."""
@@ -126,15 +154,18 @@ class CodeReader:
             return None
         arguments = _arguments(node, spelling, parameters)
         inputs = _inputs(row, parameters, arguments)
+        certain, of_python = True, spelling.startswith("operator.")
         if row.is_merge and row.name != "cat":
             operands = [arguments[p.name] for p in parameters[:2] if p.name in arguments]
-            inputs, certain = self._operands(node, operands, module, method)
-            inputs = inputs if certain else {}
+            inputs, known = self._operands(node, operands, module, method)
+            inputs, certain = inputs if known or of_python else {}, known or not of_python
+        elif of_python:
+            return None
         attributes = _attributes(node, parameters, arguments)
         overwrites = spelling.endswith("_") or bool(attributes.get("inplace", "inplace" in arguments))
         if overwrites and not _may_overwrite(source, node, inputs):
             return None
-        return CodeCall("", method, number, row, spelling, inputs, arguments, attributes, overwrites)
+        return CodeCall("", method, number, row, spelling, inputs, arguments, attributes, overwrites, certain)
 
     def _read_operator(
         self, source: Source, node: ast.BinOp | ast.AugAssign, module: nn.Module, method: str, number: int
@@ -146,7 +177,12 @@ class CodeReader:
         if row is None:
             return None
         inputs, certain = self._operands(node, [0, 1], module, method)
-        return CodeCall("", method, number, row, short(dotted), inputs, {}, {}, overwrites=False, certain=certain)
+        values = self.values(module, method)
+        overwrites = isinstance(node, ast.AugAssign) and not isinstance(node.op, ast.MatMult)
+        overwrites = overwrites and values is not None and values.kinds.get(argument_of(node, 0)) is Kind.TENSOR
+        if overwrites and not _may_overwrite(source, node, inputs):
+            certain = False
+        return CodeCall("", method, number, row, short(dotted), inputs, {}, {}, overwrites, certain)
 
     def _operands(
         self, node: Call, arguments: Sequence[Argument], module: nn.Module, method: str
@@ -199,6 +235,48 @@ class CodeReader:
         return values.returned if values is not None else None
 
 
+def _mentions(cls: type, methods: Iterable[str], module: nn.Module) -> collections.Counter[str]:
+    """Names in methods of a class, in those of its bases that they may call, and in helpers; each text once."""
+    waiting = [inspect.getattr_static(cls, method) for method in methods]
+    if inspect.getattr_static(cls, "__call__") is not inspect.getattr_static(nn.Module, "__call__"):
+        waiting.append(inspect.getattr_static(cls, "__call__"))
+    bases = [base for base in cls.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
+    upwards = {"super", *(base.__name__ for base in bases)}
+    found: collections.Counter[str] = collections.Counter()
+    seen: set[Any] = set()
+    written = {plain(one) for one in waiting}
+    while waiting:
+        one = waiting.pop()
+        for function in (*functions_behind(plain(one)), *functions_behind(one)):
+            if function in seen:
+                continue
+            seen.add(function)
+            names = mentions_in_code(function)
+            found += names
+            for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+                found.update(_held_functions(value))
+            for name in names:
+                found.update(_held_functions(module.__dict__.get(name)))
+            if upwards & names.keys() or function not in written:
+                own = [name for name in names if any(name in vars(base) for base in bases)]
+                methods_above = [vars(base).get(name) for base in bases for name in {"forward", *own}]
+                waiting += [method for method in methods_above if callable(plain(method))]
+    return found
+
+
+def _held_functions(value: Any) -> Iterator[str]:
+    """Names of functions that an attribute holds."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _held_functions(item)
+    elif isinstance(value, dict):
+        yield from _held_functions(list(value.values()))
+    elif isinstance(value, functools.partial):
+        yield from _held_functions(value.func)
+    elif callable(value) and not isinstance(value, nn.Module | type):
+        yield getattr(value, "__name__", "")
+
+
 def _way_to(source: Source, node: ast.AST) -> Iterator[tuple[str, bool]]:
     """Attributes of the module that are asked on the way to a part of the text, and what they are there."""
     while node in source.parents:
@@ -216,7 +294,8 @@ def _way_to(source: Source, node: ast.AST) -> Iterator[tuple[str, bool]]:
 def _outputs(source: Source, called: ast.expr, module: nn.Module) -> Kind | None:
     """What a function that the vocabulary knows gives."""
     known = _known_function(source, called, module)
-    return _kind_of(known[0]) if known is not None else None
+    of_python = known is not None and known[1].startswith("operator.")  # adds whatever it is given
+    return _kind_of(known[0]) if known is not None and not of_python else None
 
 
 def _kind_of(row: Operation) -> Kind:
@@ -276,19 +355,20 @@ def _may_be_tensor(source: Source, node: ast.expr, module: nn.Module) -> bool:
     return resolve(source, node, module) is None and not isinstance(root, ast.Constant)
 
 
-def _may_overwrite(source: Source, call: ast.Call, inputs: Mapping[str, Argument]) -> bool:
+def _may_overwrite(source: Source, call: Call, inputs: Mapping[str, Argument]) -> bool:
     """Whether a call that overwrites its input may give another value: only what has the input's own name sees it."""
     if not inputs:
         return False
     first = argument_of(call, next(iter(inputs.values())))
     parent = source.parents[call]
-    if isinstance(parent, ast.Expr):
-        return isinstance(first, ast.Name)
+    if isinstance(first, ast.Call):
+        return not isinstance(parent, ast.Expr) and not is_view(first)  # what nobody else holds
+    if not isinstance(first, ast.Name) or not source.is_sole(first.id, call):
+        return False
     if isinstance(parent, ast.Assign):
         (target, *more) = parent.targets
-        if not more and isinstance(first, ast.Name) and isinstance(target, ast.Name) and target.id == first.id:
-            return True
-    return isinstance(first, ast.Call)  # what nobody else holds
+        return not more and isinstance(target, ast.Name) and target.id == first.id
+    return isinstance(call, ast.AugAssign) or isinstance(parent, ast.Expr | ast.Return)
 
 
 def argument_of(call: Call, argument: Argument) -> ast.expr:

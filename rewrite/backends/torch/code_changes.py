@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from rewrite.backends.torch.code_calls import CodeCall, argument_of
+from rewrite.backends.torch.packed import unsafe
 from rewrite.backends.torch.recipes import RECEIVER, Argument, CodeChange, MethodChanges
 from rewrite.backends.torch.written import (
     Call,
@@ -57,7 +58,10 @@ def changed_methods(cls: type, changes: Mapping[str, MethodChanges], title: str)
                 notes=("calls in that code were changed, and it is not the same here",),
                 help="use the version of the class that was used then, or apply the rules again to the original model",
             ).error()
-        made[method] = _changed(source, change.calls, f"<rewrite {cls.__name__}.{method} {title}>")
+        try:
+            made[method] = _changed(source, change.calls, f"<rewrite {cls.__name__}.{method} {title}>")
+        except (IndexError, StopIteration, AttributeError, TypeError, ValueError) as problem:
+            raise unsafe(f"it changes what does not stand in `{cls.__qualname__}.{method}`") from problem
     return made
 
 
@@ -127,7 +131,7 @@ def _holds(cell: types.CellType, thing: object) -> bool:
         return False
 
 
-_IN_PLACE = {ast.Add: "iadd", ast.Sub: "isub", ast.Mult: "imul", ast.Div: "itruediv", ast.MatMult: "imatmul"}
+_IN_PLACE = {ast.Add: "iadd", ast.Sub: "isub", ast.Mult: "imul", ast.Div: "itruediv"}
 
 
 class _Writer(ast.NodeTransformer):
@@ -173,16 +177,17 @@ class _Writer(ast.NodeTransformer):
             return cast(ast.AugAssign, made)
         assert isinstance(node.target, ast.Name), "only such an assignment is a place for changes"
         name, target = (ast.Name(node.target.id, context) for context in (ast.Load(), ast.Store()))
-        method = ast.Attribute(name, f"__{_IN_PLACE[type(node.op)]}__", ast.Load())
-        call: Any = ast.Call(method, [made.value], [])
-        call.number = made.number
         change = self.wanted[node]
-        swapped = {0: RECEIVER, 1: 0}
-        change = replace(
-            change,
-            takes=tuple(swapped[cast(int, argument)] for argument in change.takes),
-            ahead=tuple((swapped[cast(int, argument)], names) for argument, names in change.ahead),
-        )
+        call: Any = ast.BinOp(name, node.op, made.value)
+        if change.overwrites:
+            call = ast.Call(ast.Attribute(name, f"__{_IN_PLACE[type(node.op)]}__", ast.Load()), [made.value], [])
+            swapped = {0: RECEIVER, 1: 0}
+            change = replace(
+                change,
+                takes=tuple(swapped[cast(int, argument)] for argument in change.takes),
+                ahead=tuple((swapped[cast(int, argument)], names) for argument, names in change.ahead),
+            )
+        call.number = made.number
         return ast.copy_location(ast.Assign([target], self._changed(call, change)), node)
 
     def _operation(self, node: ast.Call | ast.BinOp) -> ast.AST:

@@ -43,8 +43,8 @@ _OF_TENSORS = _words("T mT H mH data grad real imag")
 """attributes of a tensor that are tensors; no other is"""
 
 _NO_TENSORS = _words(
-    "size dim numel nelement ndimension stride item tolist numpy element_size storage data_ptr get_device type"
-    " is_contiguous is_floating_point backward register_hook"
+    "size dim numel nelement ndimension stride item tolist numpy element_size storage data_ptr get_device"
+    " equal allclose has_names backward register_hook"
 )
 """methods of a tensor that give something else"""
 
@@ -73,8 +73,7 @@ _SPACES = ("torch.functional", "torch.nn.functional", "torch._C._nn")
 """modules of Python with functions of tensors, besides `torch` itself"""
 
 _NO_TENSORS_OF_TORCH = _words(
-    "is_tensor is_storage is_floating_point is_complex is_grad_enabled numel broadcast_shapes typename result_type"
-    " get_default_dtype can_cast promote_types manual_seed compile"
+    "broadcast_shapes typename result_type get_default_dtype can_cast promote_types manual_seed compile"
 )
 """functions of torch that give something else"""
 
@@ -133,6 +132,15 @@ class Values:
             and isinstance(node.args[0], ast.Name)
             and self._takes_tensor(node.func)
         }
+        arrays = {"numpy", "np", "from_numpy"} & {*self.source.function.__code__.co_names}  # they have shapes as well
+        tested = {
+            node.args[0].id
+            for node in ast.walk(self.source.tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "isinstance"
+            and isinstance(node.args[0], ast.Name)
+        }
         for parameter in (*every, *arguments.kwonlyargs):
             default = defaults.get(parameter)
             said = _annotated(ast.unparse(parameter.annotation)) if parameter.annotation is not None else None
@@ -140,12 +148,12 @@ class Values:
                 self.names[parameter.arg] = said
             elif isinstance(default, ast.Constant) and default.value is not None:
                 self.names[parameter.arg] = Kind.OTHER
-            elif parameter.arg in asked | given:
+            elif parameter.arg in (asked | given) - tested and not arrays:
                 self.names[parameter.arg] = Kind.TENSOR
 
     def _takes_tensor(self, called: ast.expr) -> bool:
         """Whether what is called takes a tensor for its first argument."""
-        module = self._module(called)
+        module = self.module_at(called)
         if module is not None:
             cls: Any = type(module)
             return class_operation(cls) is not None
@@ -245,7 +253,7 @@ class Values:
 
     def _item(self, items: ast.expr) -> Known:
         """What one item of something that is looped over is."""
-        module = self._module(items)
+        module = self.module_at(items)
         if module is not None:
             return tuple(module.children())
         return _one_of(self.kind(items))
@@ -330,7 +338,7 @@ class Values:
         return None
 
     def _attribute(self, node: ast.Attribute) -> Known:
-        owner = self._module(node.value)
+        owner = self.module_at(node.value)
         if owner is not None:
             if node.attr in owner._parameters or node.attr in owner._buffers:
                 return Kind.TENSOR
@@ -348,11 +356,11 @@ class Values:
         kinds = [self.kind(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))]
         called = node.func
         known = self.known(self.source, called, self.module)
-        if isinstance(called, ast.Attribute) and self._module(called) is None:
+        if isinstance(called, ast.Attribute) and self.module_at(called) is None:
             self.kind(called.value)
         if known is not None:
             return known
-        module = self._module(called)
+        module = self.module_at(called)
         if module is not None:
             return self._given_by((module,))
         if isinstance(called, ast.Name):
@@ -372,15 +380,15 @@ class Values:
         kinds = {self.gives(module, "forward") for module in modules}
         return kinds.pop() if len(kinds) == 1 else None
 
-    def _module(self, node: ast.expr) -> nn.Module | None:
+    def module_at(self, node: ast.expr) -> nn.Module | None:
         """The module that a part of the text is, such as `self.layers` or `self.norm.body`."""
         if isinstance(node, ast.Name):
             return self.module if node.id == self.source.me else None
         if isinstance(node, ast.Attribute):
-            around = self._module(node.value)
+            around = self.module_at(node.value)
             return around._modules.get(node.attr) if around is not None else None
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            around = self._module(node.value)
+            around = self.module_at(node.value)
             names = list(around._modules) if around is not None else []
             index = node.slice.value
             if isinstance(index, int) and -len(names) <= index < len(names):
@@ -405,7 +413,7 @@ def _of_function(function: Any, *, plain: bool) -> Kind | None:
         return None
     room = getattr(function, "__module__", None)
     name = getattr(function, "__name__", "")
-    if (room in _SPACES and getattr(torch, name, None) is function) or room in _SPACES[1:4]:
+    if room in _SPACES or getattr(torch, name, None) is function:
         return Kind.OTHER if name in _NO_TENSORS_OF_TORCH else _of_name(name, plain=plain)
     returned = getattr(function, "__annotations__", {}).get("return")
     if returned is torch.Tensor:
@@ -414,7 +422,7 @@ def _of_function(function: Any, *, plain: bool) -> Kind | None:
 
 
 def _of_name(name: str, *, plain: bool) -> Kind | None:
-    if name in _NO_TENSORS:
+    if name in _NO_TENSORS or name.startswith("is_") or (name == "type" and plain):
         return Kind.OTHER
     if name in _SEVERAL:
         return Kind.SEVERAL

@@ -33,6 +33,7 @@ from rewrite.backends.torch.recipes import recipe_of
 from rewrite.backends.torch.scopes import (
     Body,
     Capture,
+    Constant,
     Record,
     Scope,
     Slot,
@@ -402,7 +403,7 @@ def flatten(
         for function in _closed_functions(scope) if not scope.reason else ():
             closed[scope.path] = ", ".join(filter(None, (closed.get(scope.path), function.__name__)))
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | names_in_code(function)
-    guessed = {scope.path: scope.assumed for scope in capture.scopes.values() if scope.assumed and not scope.reason}
+    guessed = {scope.path: given for scope in uncertain if not scope.reason and (given := _taken_for_granted(scope))}
     for scope in capture.scopes.values():
         if scope.path in guessed:
             left = mentions_in_code(_written_forward(scope.module)) - _calls_in_bodies(scope)
@@ -419,6 +420,11 @@ def flatten(
         nodes, outputs = Flattener(capture, layers, codes, calls, flip=True).run()
         other = make(nodes, outputs=outputs)
     return graph, other, calls
+
+
+def _taken_for_granted(scope: Scope) -> str:
+    """An argument without which a forward was read: calls that are made with it are not in its graph."""
+    return scope.assumed or next((n for n, item in scope.body.arguments.items() if isinstance(item, Constant)), "")
 
 
 def _closed_functions(scope: Scope) -> Iterator[types.FunctionType]:

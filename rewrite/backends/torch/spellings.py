@@ -16,7 +16,7 @@ from rewrite.vocabulary.operation import Operation
 
 _PLAIN_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
-_VIEWS = frozenset(
+VIEWS = frozenset(
     [
         "view",
         "reshape",
@@ -168,4 +168,4 @@ def call_parameters(node: fx.Node, operation: Operation) -> str | None:
 def returns_view(node: fx.Node) -> bool:
     """Whether the result of a recorded function or method may share memory with its first input."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name in _VIEWS
+    return name in VIEWS

@@ -23,6 +23,7 @@ from typing import Any
 from torch import nn
 
 from rewrite.backends.torch.recipes import base_of
+from rewrite.backends.torch.spellings import VIEWS
 
 _FUTURE = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
@@ -74,10 +75,88 @@ class Source:
         }
         return frozenset(names | inner)
 
+    @functools.cached_property
+    def stored(self) -> frozenset[str]:
+        """Attributes of the module that it sets."""
+        return frozenset(
+            self.attribute(node)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store | ast.Del)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == self.me
+        )
+
+    def is_sole(self, name: str, place: ast.AST) -> bool:
+        """Whether nothing but a name holds its value at a place: a call has made it, and no other name was given it."""
+        line: ast.AST = place
+        while not isinstance(line, ast.stmt):
+            line = self.parents[line]
+        while line is not self.tree:
+            around = self.parents[line]
+            if isinstance(around, ast.For | ast.While) and any(_shares(other, name) for other in ast.walk(around)):
+                return False
+            lines = next(part for _, part in ast.iter_fields(around) if isinstance(part, list) and line in part)
+            for other in reversed(lines[: lines.index(line)]):
+                if isinstance(other, ast.Assign) and _names_bound(other) == [name]:
+                    made = isinstance(other.value, ast.Call | ast.BinOp | ast.Constant)
+                    return made and not is_view(other.value)
+                if isinstance(other, ast.AugAssign) and _binds(other.target, name):
+                    continue
+                if any(_shares(part, name) or _binds(part, name) for part in ast.walk(other)):
+                    return False
+            line = around
+        return False
+
+    def attribute(self, node: ast.Attribute) -> str:
+        """The name of an attribute, which is longer than it is written for one that is private to a class."""
+        owner = _owner(self.function).lstrip("_")
+        private = node.attr.startswith("__") and not node.attr.endswith("__")
+        return f"_{owner}{node.attr}" if private and owner else node.attr
+
     @property
     def text(self) -> str:
         """What is compared when a file is loaded: the class may have changed since."""
         return ast.unparse(self.tree)
+
+
+def is_view(value: ast.expr) -> bool:
+    """Whether a value may be another one as well, or share its memory: a method of something that is no layer."""
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in VIEWS
+
+
+def _names_bound(line: ast.Assign) -> list[str]:
+    return [target.id if isinstance(target, ast.Name) else "" for target in line.targets]
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)
+
+
+def _shares(node: ast.AST, name: str) -> bool:
+    """Whether a part of the text gives the value of a name to another name, or into a list."""
+    if isinstance(node, ast.Assign | ast.NamedExpr | ast.AnnAssign) and node.value is not None:
+        value: ast.AST = node.value
+        parts = [value] if not isinstance(value, ast.Tuple | ast.List) else value.elts
+        return any(_root(part) == name for part in parts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        keeps = node.func.attr in ("append", "insert", "add", "extend", "appendleft", "setdefault", "update")
+        return keeps and any(_root(argument) == name for argument in node.args)
+    return False
+
+
+def _root(node: ast.AST) -> str:
+    """The name that a value is, or is a view of."""
+    while True:
+        match node:
+            case ast.Name(id=name):
+                return name
+            case ast.Subscript(value=inner) | ast.Attribute(value=inner) | ast.Starred(value=inner):
+                node = inner
+            case ast.Call(func=ast.Attribute(value=inner)) if is_view(node):
+                node = inner
+            case _:
+                return ""
 
 
 # ---- sources
@@ -176,6 +255,12 @@ def _essence(code: types.CodeType) -> tuple[object, ...]:
     return code.co_code, code.co_names, code.co_varnames, code.co_freevars, inner
 
 
+def _owner(function: types.FunctionType) -> str:
+    """The class that a function stands in."""
+    owner = function.__qualname__.split(".")[-2:-1]
+    return owner[0] if owner and owner != ["<locals>"] else ""
+
+
 def with_body(tree: ast.FunctionDef, body: list[ast.stmt]) -> ast.FunctionDef:
     """The same function with other lines in it, and without decorators and annotations."""
     made = copy.copy(tree)
@@ -186,9 +271,12 @@ def with_body(tree: ast.FunctionDef, body: list[ast.stmt]) -> ast.FunctionDef:
 def module_around(function: types.FunctionType, tree: ast.FunctionDef) -> ast.Module:
     """A file in which a function stands as it stood: inside of its class, and of variables that it closes over."""
     body: ast.stmt = tree
-    owner = function.__qualname__.split(".")[-2:-1]
-    if owner and owner != ["<locals>"]:  # for `super()`, and for names that begin with two underscores
-        around = ast.parse(f"class {owner[0]}: pass").body[0]
+    owner = _owner(function)
+    if owner:  # for `super()`, and for names that begin with two underscores
+        names_there = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        while owner in names_there:  # there, it is the class itself that is meant
+            owner = f"_{owner}"
+        around = ast.parse(f"class {owner}: pass").body[0]
         assert isinstance(around, ast.ClassDef)
         around.body, body = [tree], around
     names = [name for name in function.__code__.co_freevars if name != "__class__"]
@@ -233,7 +321,7 @@ def resolve(source: Source, node: ast.expr, module: nn.Module) -> Any:
         return function.__globals__.get(node.id, getattr(builtins, node.id, None))
     if isinstance(node, ast.Attribute):
         if isinstance(node.value, ast.Name) and node.value.id == source.me:
-            return module.__dict__.get(node.attr)
+            return module.__dict__.get(source.attribute(node))
         around = resolve(source, node.value, module)
         return getattr(around, node.attr, None) if isinstance(around, types.ModuleType) else None
     return None
@@ -247,16 +335,45 @@ def _cells_of(cell: types.CellType) -> Iterator[object]:
 
 
 def plain(function: Any) -> Any:
+    """A function without what decorators have put around it."""
+    if isinstance(function, staticmethod | classmethod):
+        function = function.__func__
+    if isinstance(function, property):
+        function = function.fget
     return inspect.unwrap(function) if callable(function) else None
+
+
+def functions_behind(function: Any) -> Iterator[Any]:
+    """A function and those that it may call, outside of libraries: helpers, what decorators hold, defaults."""
+    waiting, seen = [function], set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, types.FunctionType) or one in seen or _is_of_library(one):
+            continue
+        seen.add(one)
+        yield one
+        waiting += [*_cells(one), *(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
+        codes = [one.__code__]
+        while codes:
+            code = codes.pop()
+            waiting += [one.__globals__.get(name) for name in code.co_names]
+            codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+
+
+def _is_of_library(function: types.FunctionType) -> bool:
+    room = (function.__module__ or "").partition(".")[0]
+    return room in ("torch", "rewrite", "functools", "contextlib") or room in sys.stdlib_module_names - {"__main__"}
 
 
 def _methods_in(source: Source, cls: type) -> Iterator[str]:
     """Methods of the class that a method of it uses, as far as they are not PyTorch's own."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == source.me:
-            found = inspect.getattr_static(cls, node.attr, None)
-            if isinstance(found, types.FunctionType) and getattr(nn.Module, node.attr, None) is not found:
-                yield node.attr
+            name = source.attribute(node)
+            found = inspect.getattr_static(cls, name, None)
+            is_own = isinstance(found, types.FunctionType | staticmethod | classmethod | property)
+            if is_own and getattr(nn.Module, name, None) is not found:
+                yield name
 
 
 def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
@@ -266,7 +383,7 @@ def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
         source = source_of(cls, method)
         yield method, source
         if source is not None:
-            methods += [name for name in _methods_in(source, cls) if name not in methods]
+            methods += dict.fromkeys(name for name in _methods_in(source, cls) if name not in methods)
 
 
 # ---- places
