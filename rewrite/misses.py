@@ -355,9 +355,10 @@ class Misses:
         return list(dict.fromkeys(chosen.calls[number] for chosen in found.chosen if number in chosen.calls))
 
     def unseen_functions(self, selector: Selector) -> list[Diagnostic]:
-        """A warning for each opaque forward with functions, or calls that cannot be followed, that may be meant."""
+        """A warning for opaque forwards with functions, or calls that cannot be followed, that may be meant."""
         names = {name for unit in selector.alternatives for name in _function_names(unit)}
         found = self.unlinked_calls(selector)
+        places: dict[tuple[str, str, str], list[str]] = {}
         for where, mentioned in self.graph.mentioned.items():
             # A layer of the same name is seen, and found by its path.
             layers = {child.rpartition(".")[2] for child in self.graph.layers[where].children}
@@ -372,7 +373,10 @@ class Misses:
             else:
                 why = f"that forward was read without `{self.graph.guessed[where]}`, and nothing tells how it is called"
                 help_text = EXAMPLE_HELP
-            message = f"`{seen[0]}` in the forward of `{where or self.graph.name}` is left out, should it be called"
+            places.setdefault((seen[0], why, help_text), []).append(where or self.graph.name)
+        for (name, why, help_text), forwards in places.items():
+            more = f" and {len(forwards) - 1} more" if len(forwards) > 1 else ""
+            message = f"`{name}` in the forward of `{forwards[0]}`{more} is left out, should it be called"
             found.append(Diagnostic("RW405", message, selector.span, notes=(why,), help=help_text))
         return found
 

@@ -529,6 +529,12 @@ def test_what_cannot_be_reached_is_told(make: Any) -> None:
     assert "`relu` in the forward of" in warning.message
 
 
+def test_equal_forwards_are_told_of_together() -> None:
+    result = rewritten(nn.Sequential(ByHelper(), ByHelper(), nn.ReLU(), ByHelper()), "after ReLU: insert Identity")
+    (warning,) = get_report(result).warnings
+    assert warning.message == "`relu` in the forward of `0` and 2 more is left out, should it be called"
+
+
 def test_a_method_of_another_module_is_told() -> None:
     result = rewritten(ByOther(), "after tanh: insert Identity; expect any matches")
     assert any("`tanh` in the forward of `ByOther`" in warning.message for warning in get_report(result).warnings)
