@@ -28,6 +28,7 @@ from rewrite.backends.torch.written import (
     Source,
     functions_behind,
     is_view,
+    methods_in,
     plain,
     resolve,
     source_of,
@@ -102,8 +103,26 @@ class CodeReader:
             return Code(mentions=mentions_in_code(plain(cls.forward)))
         calls: list[CodeCall] = []
         settings: dict[str, object] = {}
-        sources = dict(sources_of(cls))
-        stored = {name for source in sources.values() if source is not None for name in source.stored}
+        stored = {name for _, source in sources_of(cls) if source is not None for name in source.stored}
+
+        def asked(source: Source, node: ast.AST) -> tuple[bool, dict[str, object], str]:
+            """Whether a part of the text is reached for the module's flags; those asked for, and the mode."""
+            way = dict(_way_to(source, node))
+            flags = {name: module.__dict__[name] for name in way if type(module.__dict__.get(name)) is bool}
+            flags = {name: value for name, value in flags.items() if name not in stored and name != "training"}
+            mode = {True: "train", False: "eval", None: ""}[way.get("training")]
+            return all(way[name] == value for name, value in flags.items()), flags, mode
+
+        sources: dict[str, Source | None] = {}
+        methods = ["forward"]
+        for method in methods:  # grows while it is walked
+            source = sources[method] = source_of(cls, method)
+            for name, place in methods_in(source, cls) if source is not None else ():
+                reached, flags, _ = asked(source, place) if source is not None else (True, {}, "")
+                if not reached:
+                    settings |= flags
+                elif name not in methods:
+                    methods.append(name)
         mentions = _mentions(cls, sources, module)
         for method, source in sources.items():
             if source is None:
@@ -117,14 +136,11 @@ class CodeReader:
                     mentions[call.spelling.rpartition(".")[2]] -= 1
                     continue
                 mentions[call.spelling.rpartition(".")[2]] -= call.certain
-                way = dict(_way_to(source, node))
-                read = {name: module.__dict__[name] for name in way if type(module.__dict__.get(name)) is bool}
-                read = {name: value for name, value in read.items() if name not in stored and name != "training"}
-                if all(way[name] == value for name, value in read.items()):
-                    mode = {True: "train", False: "eval", None: ""}[way.get("training")]
+                reached, flags, mode = asked(source, node)
+                if reached:
                     calls.append(replace(call, mode=mode))
                 else:
-                    settings |= read
+                    settings |= flags
         left = {name: count for name, count in mentions.items() if count > 0}
         return Code(tuple(_as_changed(_named(calls, module), recipe)), left, settings)
 
@@ -283,12 +299,16 @@ def _way_to(source: Source, node: ast.AST) -> Iterator[tuple[str, bool]]:
         inner, node = node, source.parents[node]
         if not isinstance(node, ast.If | ast.IfExp) or inner is node.test:
             continue
-        test, answer = node.test, True
-        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            test, answer = test.operand, False
-        if isinstance(test, ast.Attribute) and isinstance(test.value, ast.Name) and test.value.id == source.me:
-            rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
-            yield test.attr, answer != (inner in rest)
+        rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
+        holds, tests = inner not in rest, [node.test]
+        if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And if holds else ast.Or):
+            tests = node.test.values
+        for test in tests:
+            answer, asked = holds, test
+            if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+                answer, asked = not holds, test.operand
+            if isinstance(asked, ast.Attribute) and isinstance(asked.value, ast.Name) and asked.value.id == source.me:
+                yield source.attribute(asked), answer
 
 
 def _outputs(source: Source, called: ast.expr, module: nn.Module) -> Kind | None:

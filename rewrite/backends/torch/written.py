@@ -365,15 +365,15 @@ def _is_of_library(function: types.FunctionType) -> bool:
     return room in ("torch", "rewrite", "functools", "contextlib") or room in sys.stdlib_module_names - {"__main__"}
 
 
-def _methods_in(source: Source, cls: type) -> Iterator[str]:
-    """Methods of the class that a method of it uses, as far as they are not PyTorch's own."""
+def methods_in(source: Source, cls: type) -> Iterator[tuple[str, ast.Attribute]]:
+    """Methods of the class that a method of it uses, and where, as far as they are not PyTorch's own."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == source.me:
             name = source.attribute(node)
             found = inspect.getattr_static(cls, name, None)
             is_own = isinstance(found, types.FunctionType | staticmethod | classmethod | property)
             if is_own and getattr(nn.Module, name, None) is not found:
-                yield name
+                yield name, node
 
 
 def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
@@ -383,7 +383,7 @@ def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
         source = source_of(cls, method)
         yield method, source
         if source is not None:
-            methods += dict.fromkeys(name for name in _methods_in(source, cls) if name not in methods)
+            methods += dict.fromkeys(name for name, _ in methods_in(source, cls) if name not in methods)
 
 
 # ---- places
