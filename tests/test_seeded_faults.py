@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import test_code as code
 import test_edits
 import test_field_branches as branches
 import test_field_dataflow as dataflow
@@ -29,8 +30,9 @@ from field import conv, image, rewritten
 from models import MODELS
 from torch import fx, nn
 
-from rewrite.backends.torch import draft as drafts
 from rewrite.backends.torch import (
+    code_calls,
+    code_changes,
     folding,
     generated,
     insertion,
@@ -41,7 +43,9 @@ from rewrite.backends.torch import (
     replacement,
     updates,
     writer,
+    written,
 )
+from rewrite.backends.torch import draft as drafts
 from rewrite.backends.torch import modules as module_facts
 from rewrite.backends.torch.backend import TorchBackend
 from rewrite.backends.torch.calls import occurrences
@@ -148,6 +152,15 @@ BATTERY: tuple[Check, ...] = (
     check_weights_drawn_anew,
     check_weights_kept,
     check_folds_in_a_model,
+    code.test_functions_and_methods_are_sites_wherever_they_stand,
+    code.test_the_inputs_and_arguments_of_a_function,
+    code.test_rules_on_top_of_rules,
+    code.test_what_overwrites_its_input,
+    code.test_decorators_closures_and_parents,
+    code.test_the_operands_of_operators,
+    code.test_sums_of_other_things_are_left_alone,
+    code.test_names_that_stand_for_something_else_are_left_alone,
+    code.test_branches_on_plain_attributes_and_on_the_mode,
 )
 
 
@@ -534,6 +547,62 @@ def frozen_parameter_still_learns(patch: Patch) -> None:
 @fault
 def class_forgotten(patch: Patch) -> None:
     patch.setattr(drafts, "generate_class", lambda base, recipe: generated.generate_class(nn.Module, recipe))
+
+
+@fault
+def another_call_of_the_code(patch: Patch) -> None:
+    changed = code_changes._changed
+    patch.setattr(
+        code_changes,
+        "_changed",
+        lambda source, changes, filename: changed(
+            source, {(number + 1) % len(source.calls): change for number, change in changes.items()}, filename
+        ),
+    )
+
+
+@fault
+def operands_of_an_operator_swapped(patch: Patch) -> None:
+    def swapped(call: Any, argument: Any) -> Any:
+        return argument_of(call, 1 - argument if isinstance(call, code_changes.ast.BinOp) else argument)
+
+    argument_of = code_changes.argument_of
+    patch.setattr(code_changes, "argument_of", swapped)
+
+
+@fault
+def what_is_overwritten_keeps_its_value(patch: Patch) -> None:
+    change = code_changes.CodeChange
+    patch.setattr(code_changes, "CodeChange", lambda takes, **parts: change(takes, **{**parts, "overwrites": False}))
+
+
+@fault
+def decorators_of_the_code_lost(patch: Patch) -> None:
+    source_of = code_changes.source_of
+    patch.setattr(
+        code_changes,
+        "source_of",
+        lambda cls, method: replace(source, around=()) if (source := source_of(cls, method)) is not None else None,
+    )
+
+
+@fault
+def branches_of_the_code_not_told_apart(patch: Patch) -> None:
+    patch.setattr(code_calls, "_way_to", lambda source, node: iter(()))
+
+
+@fault
+def numbers_taken_for_tensors(patch: Patch) -> None:
+    patch.setattr(
+        code_calls.CodeReader,
+        "_operands",
+        lambda self, node, arguments, *_: ({str(number): one for number, one in enumerate(arguments)}, True),
+    )
+
+
+@fault
+def names_taken_for_what_they_are_called(patch: Patch) -> None:
+    patch.setattr(written.Source, "local", frozenset())
 
 
 def test_without_a_fault_nothing_fails() -> None:
