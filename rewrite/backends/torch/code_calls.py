@@ -101,29 +101,10 @@ class CodeReader:
         cls, recipe = base_of(type(module)), recipe_of(module)
         if "forward" in module.__dict__ or recipe.bodies or cls.forward is nn.Module.forward:
             return Code(mentions=mentions_in_code(plain(cls.forward)))
-        calls: list[CodeCall] = []
-        settings: dict[str, object] = {}
-        stored = {name for _, source in sources_of(cls) if source is not None for name in source.stored}
-
-        def asked(source: Source, node: ast.AST) -> tuple[bool, dict[str, object], str]:
-            """Whether a part of the text is reached for the module's flags; those asked for, and the mode."""
-            way = dict(_way_to(source, node))
-            flags = {name: module.__dict__[name] for name in way if type(module.__dict__.get(name)) is bool}
-            flags = {name: value for name, value in flags.items() if name not in stored and name != "training"}
-            mode = {True: "train", False: "eval", None: ""}[way.get("training")]
-            return all(way[name] == value for name, value in flags.items()), flags, mode
-
-        sources: dict[str, Source | None] = {}
-        methods = ["forward"]
-        for method in methods:  # grows while it is walked
-            source = sources[method] = source_of(cls, method)
-            for name, place in methods_in(source, cls) if source is not None else ():
-                reached, flags, _ = asked(source, place) if source is not None else (True, {}, "")
-                if not reached:
-                    settings |= flags
-                elif name not in methods:
-                    methods.append(name)
+        way = _Way(cls, module)
+        sources = way.sources()
         mentions = _mentions(cls, sources, module)
+        calls: list[CodeCall] = []
         for method, source in sources.items():
             if source is None:
                 continue
@@ -132,17 +113,12 @@ class CodeReader:
                 call = self._read(source, node, module, method, number)
                 if call is None:
                     continue
-                if not call.certain and not call.inputs:  # numbers, lists, texts
-                    mentions[call.spelling.rpartition(".")[2]] -= 1
-                    continue
-                mentions[call.spelling.rpartition(".")[2]] -= call.certain
-                reached, flags, mode = asked(source, node)
-                if reached:
-                    calls.append(replace(call, mode=mode))
-                else:
-                    settings |= flags
+                of_numbers = not call.certain and not call.inputs
+                mentions[call.spelling.rpartition(".")[2]] -= call.certain or of_numbers
+                if not of_numbers and way.leads_to(source, node):
+                    calls.append(replace(call, mode=way.mode(source, node)))
         left = {name: count for name, count in mentions.items() if count > 0}
-        return Code(tuple(_as_changed(_named(calls, module), recipe)), left, settings)
+        return Code(tuple(_as_changed(_named(calls, module), recipe)), left, way.settings)
 
     def _of_others(self, source: Source, module: nn.Module, method: str) -> collections.Counter[str]:
         """Names in methods of other modules that a method calls, besides their forwards."""
@@ -291,6 +267,44 @@ def _held_functions(value: Any) -> Iterator[str]:
         yield from _held_functions(value.func)
     elif callable(value) and not isinstance(value, nn.Module | type):
         yield getattr(value, "__name__", "")
+
+
+class _Way:
+    """Which parts of the text are reached, as the flags of a module are now."""
+
+    def __init__(self, cls: type, module: nn.Module) -> None:
+        self.cls = cls
+        self.module = module
+        self.settings: dict[str, object] = {}
+        """flags for which some part is not reached"""
+        sources = [source for _, source in sources_of(cls) if source is not None]
+        self.stored = {"training"}.union(*(source.stored for source in sources))
+        """flags that change while the module runs"""
+
+    def sources(self) -> dict[str, Source | None]:
+        """The forward and the methods that it may come to."""
+        found: dict[str, Source | None] = {}
+        methods = ["forward"]
+        for method in methods:  # grows while it is walked
+            source = found[method] = source_of(self.cls, method)
+            if source is not None:
+                used = [name for name, node in methods_in(source, self.cls) if self.leads_to(source, node)]
+                methods += dict.fromkeys(name for name in used if name not in methods)
+        return found
+
+    def leads_to(self, source: Source, node: ast.AST) -> bool:
+        """Whether a part of the text is reached; if it is not, that is so for the settings."""
+        way = dict(_way_to(source, node))
+        flags = {name: value for name in way if type(value := self.module.__dict__.get(name)) is bool}
+        flags = {name: value for name, value in flags.items() if name not in self.stored}
+        if all(way[name] == value for name, value in flags.items()):
+            return True
+        self.settings |= flags
+        return False
+
+    def mode(self, source: Source, node: ast.AST) -> str:
+        """The mode in which a part of the text is reached; empty: both."""
+        return {True: "train", False: "eval", None: ""}[dict(_way_to(source, node)).get("training")]
 
 
 def _way_to(source: Source, node: ast.AST) -> Iterator[tuple[str, bool]]:
