@@ -17,6 +17,7 @@ from rewrite.backends.torch.modules import parent_of, shallow_copy, walk
 from rewrite.backends.torch.recipes import (
     Argument,
     CodeChange,
+    MethodChanges,
     Recipe,
     base_of,
     check_name,
@@ -59,6 +60,10 @@ class Draft:
         self._callers: dict[nn.Module, list[fx.Node]] | None = None
         self._read: set[str] = set()
         self._in_code: set[nn.Module] = set()
+        self.recoded: dict[nn.Module, Mapping[str, MethodChanges]] = {}
+        """copied module -> what is different in the code of its methods"""
+        self.taken: dict[nn.Module, dict[str, object]] = {}
+        """copied module -> plain attributes that this takes for granted"""
 
     # ---- copies
 
@@ -231,6 +236,9 @@ class Draft:
             owner._modules.update({name: old[name] for name in names})
             owner._modules.update({name: child for name, child in old.items() if name not in owner._modules})
         self._share_parameters()
+        for module, code in self.recoded.items():
+            recipe = recipe_of(module)
+            self.follow(module, replace(recipe, code=code, settings={**recipe.settings, **self.taken[module]}))
         for module, scope in self.changed.items():
             graphs = {mode: body.graph for mode, body in scope.bodies.items()}
             recipe = recipe_of(module)
@@ -336,15 +344,14 @@ class Draft:
         call = self.calls[scope.module].code[node.local]
         module = self.mutable(scope.path)
         self.slow_path(scope.path)
-        recipe = recipe_of(module)
-        here = recipe.code.get(call.method)
+        code = self.recoded.get(module, recipe_of(module).code)
+        here = code.get(call.method)
         if here is not None and call.number in here.calls and here.calls[call.number].instead is not None:
             raise _taken_away(node)
-        code = changed_at(recipe.code, base_of(type(module)), call, change)
-        settings = {**recipe.settings, **self.calls[scope.module].settings}
+        self.recoded[module] = changed_at(code, base_of(type(module)), call, change)
+        self.taken.setdefault(module, {}).update(self.calls[scope.module].settings)
         for body in scope.bodies.values():
-            settings |= body.settings
-        self.follow(module, replace(recipe, code=code, settings=settings))
+            self.taken[module].update(body.settings)
 
     def code_argument(self, node: Node, scope: Scope, operand: int) -> Argument:
         """The argument that is an input of a call in the code of a forward."""
