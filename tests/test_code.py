@@ -535,6 +535,33 @@ def test_equal_forwards_are_told_of_together() -> None:
     assert warning.message == "`relu` in the forward of `0` and 2 more is left out, should it be called"
 
 
+def rotated(x: Any, by: Any) -> Any:
+    return x * by + x
+
+
+class Rotating(nn.Module):
+    def forward(self, x: Any, by: Any = None) -> Any:
+        return F.relu(x if by is None else rotated(x, by)) + 1
+
+
+class Turns(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Rotating()
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(x, x) if x.sum() < 1e9 else x
+
+
+def test_what_a_helper_does_for_an_argument_that_nobody_is_known_to_give_is_told() -> None:
+    result = rewritten(Turns(), "after add: insert Identity")
+    (warning,) = get_report(result).warnings
+    assert "`add` in the forward of `inner`" in warning.message
+    assert "example" in warning.help
+    result = rewritten(Turns(), "after add: insert Identity", example_inputs=X)
+    assert count_calls(result, X, "Identity") == len(sites(result)) == 2
+
+
 def test_a_method_of_another_module_is_told() -> None:
     result = rewritten(ByOther(), "after tanh: insert Identity; expect any matches")
     assert any("`tanh` in the forward of `ByOther`" in warning.message for warning in get_report(result).warnings)

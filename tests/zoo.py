@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rewrite import RewriteError, apply_rules, get_report, probe
 from rewrite.backends import backend_for, example_of
+from rewrite.errors import EXAMPLE_HELP
 from rewrite.saved.builder import find_builders, make
 from rewrite.vocabulary import OPERATIONS
 
@@ -187,6 +188,11 @@ def compared(
             if error.code not in ("RW202", "RW203", "RW206"):
                 raise
             options = {"example_inputs": inputs}  # the remedy that the error names
+            result = apply_rules(model, rules, **options)
+        report = get_report(result)
+        assert report is not None
+        if not options and any(warning.help == EXAMPLE_HELP for warning in report.warnings):
+            options = {"example_inputs": inputs}  # the remedy that the warning names
             result = apply_rules(model, rules, **options)
     except RewriteError as error:
         if error.code in ("RW301", "RW201") and not expected:

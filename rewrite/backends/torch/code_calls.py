@@ -88,6 +88,8 @@ class Code:
     """name in the code -> how often it stands there, calls that were found aside"""
     settings: Mapping[str, object] = field(default_factory=dict)
     """plain attribute of the module -> its value, for which some of the calls are never made"""
+    names: Mapping[str, int] = field(default_factory=dict)
+    """name in the code, calls that were found included -> how often it stands there"""
 
 
 class CodeReader:
@@ -104,6 +106,7 @@ class CodeReader:
         way = _Way(cls, module)
         sources = way.sources()
         mentions = _mentions(cls, sources, module)
+        names = dict(mentions)
         calls: list[CodeCall] = []
         for method, source in sources.items():
             if source is None:
@@ -118,7 +121,7 @@ class CodeReader:
                 if not of_numbers and way.leads_to(source, node):
                     calls.append(replace(call, mode=way.mode(source, node)))
         left = {name: count for name, count in mentions.items() if count > 0}
-        return Code(tuple(_as_changed(_named(calls, module), recipe)), left, way.settings)
+        return Code(tuple(_as_changed(_named(calls, module), recipe)), left, way.settings, names)
 
     def _of_others(self, source: Source, module: nn.Module, method: str) -> collections.Counter[str]:
         """Names in methods of other modules that a method calls, besides their forwards."""

@@ -406,7 +406,8 @@ def flatten(
     guessed = {scope.path: given for scope in uncertain if not scope.reason and (given := _taken_for_granted(scope))}
     for scope in capture.scopes.values():
         if scope.path in guessed:
-            left = mentions_in_code(_written_forward(scope.module)) - _calls_in_bodies(scope)
+            names = codes[scope.module].names or mentions_in_code(_written_forward(scope.module))
+            left = Counter(names) - _calls_in_bodies(scope)
             mentioned[scope.path] = mentioned.get(scope.path, frozenset()) | left.keys()
     kinds = Counter(scope.kind for scope in capture.scopes.values())
     nodes, outputs = Flattener(capture, layers, codes, calls, flip=False).run()
