@@ -225,9 +225,11 @@ class Application:
         try:
             written = self.backend.write(self.reading, made.edits, self.modules, self.seed)
         except RewriteError as problem:
-            if problem.code == "RW310" and made.shape_changes:  # where a copy is made by running it
-                raise raisable([*made.shape_changes, *problem.diagnostics]) from problem
-            raise
+            # A backend knows the call, and not always the text that asked for it.
+            found = [one if one.span is not None else replace(one, span=clause.span) for one in problem.diagnostics]
+            if problem.code == "RW310":  # where a copy is made by running it
+                found = [*made.shape_changes, *found]
+            raise raisable(found) from problem
         self.edits += len(made.edits)
         self.clauses.append(_clause_report(made, written.names))
         for number, sites in made.named.items():

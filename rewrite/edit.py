@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.source import Span
 
 if TYPE_CHECKING:
@@ -71,6 +72,17 @@ def extends_layer(node: Node, operand: int | None) -> bool:
     """
     several = operand is None and node.layer is not None and not node.composite and node.outputs != 1
     return node.on_layer or several or (node.extended and operand in (None, 0))
+
+
+def read_without(node: Node, argument: str, span: Span | None = None) -> Diagnostic:
+    """Refuses to edit a forward around a call: it was read without an argument that its callers may give."""
+    return Diagnostic(
+        "RW206",
+        f"the forward around `{node.name}` was read without `{argument}`, and nothing tells how it is called",
+        span,
+        notes=(f"what calls `{node.scope}` could not be captured, so its calls may look different",),
+        help=f"{EXAMPLE_HELP}; its calls are looked at then",
+    )
 
 
 @dataclass(frozen=True)

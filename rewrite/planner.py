@@ -9,7 +9,7 @@ from rewrite import edit
 from rewrite.actions import Action, Insert, Replace, Tap
 from rewrite.actions.site import Desk, Site, Trial
 from rewrite.edit import Edit
-from rewrite.errors import EXAMPLE_HELP, Diagnostic
+from rewrite.errors import Diagnostic
 from rewrite.graph import Graph, Node, Operand
 from rewrite.inference import Inference
 from rewrite.lint import lint
@@ -212,13 +212,7 @@ def _check_certain(made: Edit, clause: Clause) -> None:
         case _:
             return
     if node.assumed:
-        raise Diagnostic(
-            "RW206",
-            f"the forward around `{node.name}` was read without `{node.assumed}`, and nothing tells how it is called",
-            clause.selector.span,
-            notes=(f"what calls `{node.scope}` could not be captured, so its calls may look different",),
-            help=f"{EXAMPLE_HELP}; its calls are looked at then",
-        ).error()
+        raise edit.read_without(node, node.assumed, clause.selector.span).error()
 
 
 def _one_per_cause(diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:

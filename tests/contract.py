@@ -104,9 +104,12 @@ def check_refusal(error: RewriteError, subject: Subject, rule: Rule, found: Sequ
             )
         case "RW206":
             assert subject.traps, error
-        case "RW204":  # a number is what the operator has there, in a forward that the drawn rule did not look at
+        case "RW204":  # a number is what some operator has there, in a forward that the drawn rule did not look at
             assert subject.traps, error
-            assert "@" in rule.text, error
+            named = re.search(r"(\w+)@(\d+)", rule.text)
+            assert named is not None, error
+            alike = [call for call in found if call.operation == named[1]]
+            assert any(len(call.operands) <= int(named[2]) for call in alike), error
         case "RW310" | "RW311":
             assert not rule.preserves, error
             assert rule.action in ("insert", "replace", "remove"), error
@@ -154,6 +157,8 @@ def check_sites(
             executed = after[name] - before[name] + (len(sites) if name == rule.removed else 0)
             layers = sum(call.is_module for call in sites)
             assert layers <= executed / rule.inserted.count(name) <= len(sites)
+            if not any(warning.code == "RW405" for warning in report.warnings):  # nothing is left out without a word
+                assert executed / rule.inserted.count(name) == len(sites)
 
 
 def check_face(model: nn.Module, result: nn.Module) -> None:

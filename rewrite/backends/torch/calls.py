@@ -11,9 +11,9 @@ from typing import Any
 from torch import fx, nn
 
 from rewrite.backends.torch.code_calls import Code, CodeCall
+from rewrite.backends.torch.code_places import WAY, place_in, places_of
 from rewrite.backends.torch.scopes import Constant, Container, Placeholder, Scope, Structure, forward_signature
 from rewrite.backends.torch.spellings import call_parameters, node_operation
-from rewrite.backends.torch.written import WAY, place_in, places_of
 from rewrite.graph import Operand, Value
 from rewrite.vocabulary import OPERATIONS
 from rewrite.vocabulary.operation import Operation, parse_signature

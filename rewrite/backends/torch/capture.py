@@ -24,6 +24,7 @@ import torch
 from torch import fx, nn
 
 from rewrite.backends.torch.answers import Answers
+from rewrite.backends.torch.code_places import WAY, way_to
 from rewrite.backends.torch.in_place import order_in_place
 from rewrite.backends.torch.modules import all_paths, copy_tree, is_sequential, shallow_copy
 from rewrite.backends.torch.proxies import (
@@ -50,7 +51,7 @@ from rewrite.backends.torch.scopes import (
     fields_of,
     forward_signature,
 )
-from rewrite.backends.torch.spellings import class_operation, is_leaf
+from rewrite.backends.torch.spellings import class_operation, gives_no_tensor, is_leaf
 from rewrite.backends.torch.watching import (
     State,
     changed_keys,
@@ -61,13 +62,9 @@ from rewrite.backends.torch.watching import (
     state_of,
     state_of_all,
 )
-from rewrite.backends.torch.written import WAY, way_to
 from rewrite.backends.weight_reads import Framework, read_children
 
 _ATOMS = frozenset(SIMPLE)
-_NO_TENSORS = frozenset(["size", "dim", "numel", "stride", "item", "tolist", "element_size", "is_contiguous"])
-"""methods of a tensor that return something else"""
-
 _PYTORCH = Framework(
     nn.Module,
     frozenset(
@@ -750,7 +747,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if node.op not in ("call_function", "call_method"):
             return False
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if name in _NO_TENSORS or name == "getattr":
+        if gives_no_tensor(name) or name == "getattr":
             return False
         return any(self.is_tensor(source) for source in node._input_nodes)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ast
 import collections
-import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from rewrite.backends.names_in_code import mentions_in_code
+from rewrite.backends.torch.code_mentions import held_functions, mentions_of
 from rewrite.backends.torch.code_values import Kind, Values
 from rewrite.backends.torch.modules import is_sequential
 from rewrite.backends.torch.recipes import RECEIVER, Argument, Recipe, base_of, recipe_of
@@ -26,7 +26,6 @@ from rewrite.backends.torch.spellings import class_operation, function_operation
 from rewrite.backends.torch.written import (
     Call,
     Source,
-    functions_behind,
     is_view,
     methods_in,
     plain,
@@ -43,7 +42,7 @@ _OTHERS = (list, dict, set, str, tuple, collections.deque, nn.Module)
 _OF_ARRAYS = frozenset(["flatten", "mean", "reshape", "squeeze", "sum", "transpose", "view"])
 """methods that arrays of numpy have as well"""
 
-_OPERATORS: Mapping[type[ast.operator], tuple[Callable[..., Any], Callable[..., Any]]] = {
+OPERATORS: Mapping[type[ast.operator], tuple[Callable[..., Any], Callable[..., Any]]] = {
     ast.Add: (operator.add, operator.iadd),
     ast.Sub: (operator.sub, operator.isub),
     ast.Mult: (operator.mul, operator.imul),
@@ -97,15 +96,24 @@ class CodeReader:
 
     def __init__(self) -> None:
         self._values: dict[tuple[nn.Module, str], Values | None] = {}
+        self._stored: dict[type, set[str]] = {}
+        """class -> attributes that its methods set"""
+        self._mentions: dict[tuple[type, tuple[str, ...]], collections.Counter[str]] = {}
+        """class and methods of it -> names in their code"""
 
     def read(self, module: nn.Module) -> Code:
         """The calls of functions in the code of a module's forward, and what else stands in it."""
         cls, recipe = base_of(type(module)), recipe_of(module)
         if "forward" in module.__dict__ or recipe.bodies or cls.forward is nn.Module.forward:
             return Code(mentions=mentions_in_code(plain(cls.forward)))
-        way = _Way(cls, module)
+        if cls not in self._stored:
+            self._stored[cls] = {name for _, source in sources_of(cls) if source is not None for name in source.stored}
+        way = _Way(cls, module, self._stored[cls])
         sources = way.sources()
-        mentions = _mentions(cls, sources, module)
+        key = cls, tuple(sources)
+        if key not in self._mentions:
+            self._mentions[key] = mentions_of(*key)
+        mentions = self._mentions[key] + held_functions(module, self._mentions[key])
         names = dict(mentions)
         calls: list[CodeCall] = []
         for method, source in sources.items():
@@ -127,9 +135,9 @@ class CodeReader:
         """Names in methods of other modules that a method calls, besides their forwards."""
         found: collections.Counter[str] = collections.Counter()
         values = self.values(module, method)
-        for node in ast.walk(source.tree) if values is not None else ():
-            other = values.module_at(node.value) if isinstance(node, ast.Attribute) and values is not None else None
-            if other is None or other is module or not isinstance(node, ast.Attribute) or node.attr == "forward":
+        for node in source.deep:
+            other = values.module_at(node.value) if values is not None else None
+            if other is None or node.attr == "forward":
                 continue
             called = inspect.getattr_static(type(other), node.attr, None)
             if callable(plain(called)) and getattr(nn.Module, node.attr, None) is not called:
@@ -165,7 +173,7 @@ class CodeReader:
     def _read_operator(
         self, source: Source, node: ast.BinOp | ast.AugAssign, module: nn.Module, method: str, number: int
     ) -> CodeCall | None:
-        functions = _OPERATORS.get(type(node.op))
+        functions = OPERATORS.get(type(node.op))
         if functions is None or (isinstance(node, ast.AugAssign) and not isinstance(node.target, ast.Name)):
             return None
         row, dotted = function_operation(functions[isinstance(node, ast.AugAssign)])
@@ -230,59 +238,16 @@ class CodeReader:
         return values.returned if values is not None else None
 
 
-def _mentions(cls: type, methods: Iterable[str], module: nn.Module) -> collections.Counter[str]:
-    """Names in methods of a class, in those of its bases that they may call, and in helpers; each text once."""
-    waiting = [inspect.getattr_static(cls, method) for method in methods]
-    if inspect.getattr_static(cls, "__call__") is not inspect.getattr_static(nn.Module, "__call__"):
-        waiting.append(inspect.getattr_static(cls, "__call__"))
-    bases = [base for base in cls.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
-    upwards = {"super", *(base.__name__ for base in bases)}
-    found: collections.Counter[str] = collections.Counter()
-    seen: set[Any] = set()
-    written = {plain(one) for one in waiting}
-    while waiting:
-        one = waiting.pop()
-        for function in (*functions_behind(plain(one)), *functions_behind(one)):
-            if function in seen:
-                continue
-            seen.add(function)
-            names = mentions_in_code(function)
-            found += names
-            for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-                found.update(_held_functions(value))
-            for name in names:
-                found.update(_held_functions(module.__dict__.get(name)))
-            if upwards & names.keys() or function not in written:
-                own = [name for name in names if any(name in vars(base) for base in bases)]
-                methods_above = [vars(base).get(name) for base in bases for name in {"forward", *own}]
-                waiting += [method for method in methods_above if callable(plain(method))]
-    return found
-
-
-def _held_functions(value: Any) -> Iterator[str]:
-    """Names of functions that an attribute holds."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _held_functions(item)
-    elif isinstance(value, dict):
-        yield from _held_functions(list(value.values()))
-    elif isinstance(value, functools.partial):
-        yield from _held_functions(value.func)
-    elif callable(value) and not isinstance(value, nn.Module | type):
-        yield getattr(value, "__name__", "")
-
-
 class _Way:
     """Which parts of the text are reached, as the flags of a module are now."""
 
-    def __init__(self, cls: type, module: nn.Module) -> None:
+    def __init__(self, cls: type, module: nn.Module, stored: Collection[str]) -> None:
         self.cls = cls
         self.module = module
         self.settings: dict[str, object] = {}
         """flags for which some part is not reached"""
-        sources = [source for _, source in sources_of(cls) if source is not None]
-        self.stored = {"training"}.union(*(source.stored for source in sources))
-        """flags that change while the module runs"""
+        self.stored = stored
+        """attributes that change while the module runs"""
 
     def sources(self) -> dict[str, Source | None]:
         """The forward and the methods that it may come to."""
@@ -297,9 +262,9 @@ class _Way:
 
     def leads_to(self, source: Source, node: ast.AST) -> bool:
         """Whether a part of the text is reached; if it is not, that is so for the settings."""
-        way = dict(_way_to(source, node))
+        way = source.way_to(node)
         flags = {name: value for name in way if type(value := self.module.__dict__.get(name)) is bool}
-        flags = {name: value for name, value in flags.items() if name not in self.stored}
+        flags = {name: value for name, value in flags.items() if name != "training" and name not in self.stored}
         if all(way[name] == value for name, value in flags.items()):
             return True
         self.settings |= flags
@@ -307,25 +272,7 @@ class _Way:
 
     def mode(self, source: Source, node: ast.AST) -> str:
         """The mode in which a part of the text is reached; empty: both."""
-        return {True: "train", False: "eval", None: ""}[dict(_way_to(source, node)).get("training")]
-
-
-def _way_to(source: Source, node: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Attributes of the module that are asked on the way to a part of the text, and what they are there."""
-    while node in source.parents:
-        inner, node = node, source.parents[node]
-        if not isinstance(node, ast.If | ast.IfExp) or inner is node.test:
-            continue
-        rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
-        holds, tests = inner not in rest, [node.test]
-        if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And if holds else ast.Or):
-            tests = node.test.values
-        for test in tests:
-            answer, asked = holds, test
-            if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-                answer, asked = not holds, test.operand
-            if isinstance(asked, ast.Attribute) and isinstance(asked.value, ast.Name) and asked.value.id == source.me:
-                yield source.attribute(asked), answer
+        return {True: "train", False: "eval", None: ""}[source.way_to(node).get("training")]
 
 
 def _outputs(source: Source, called: ast.expr, module: nn.Module) -> Kind | None:

@@ -7,33 +7,27 @@ place of the old one: with its globals, the variables that it closes over, and i
 from __future__ import annotations
 
 import ast
-import hashlib
 import linecache
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from rewrite.backends.torch.code_calls import CodeCall, argument_of
+from rewrite.backends.torch.code_calls import OPERATORS, CodeCall, argument_of
+from rewrite.backends.torch.code_places import End, end_of
 from rewrite.backends.torch.packed import unsafe
 from rewrite.backends.torch.recipes import RECEIVER, Argument, CodeChange, MethodChanges
 from rewrite.backends.torch.written import (
     Call,
-    End,
     Source,
     calls_in,
     compiled,
-    end_of,
+    content_of,
     module_around,
     source_of,
     with_body,
 )
 from rewrite.errors import Diagnostic
-
-
-def digest_of(source: Source) -> str:
-    """Tells one text of a method from another."""
-    return hashlib.sha256(source.text.encode()).hexdigest()
 
 
 def changed_methods(cls: type, changes: Mapping[str, MethodChanges], title: str) -> dict[str, Callable[..., Any]]:
@@ -51,7 +45,7 @@ def changed_methods(cls: type, changes: Mapping[str, MethodChanges], title: str)
     made = {}
     for method, change in changes.items():
         source = source_of(cls, method)
-        if source is None or digest_of(source) != change.digest:
+        if source is None or source.digest != change.digest:
             raise Diagnostic(
                 "RW504",
                 f"`{cls.__qualname__}.{method}` is not the code that the rules were applied to",
@@ -79,7 +73,7 @@ def changed_at(
     """
     source = source_of(cls, call.method)
     assert source is not None, "calls are found in sources"
-    here = changes.get(call.method, MethodChanges(digest_of(source), {}))
+    here = changes.get(call.method, MethodChanges(source.digest, {}))
     now = here.calls.get(call.number, CodeChange(tuple(call.inputs.values()), overwrites=call.overwrites))
     return {**changes, call.method: replace(here, calls={**here.calls, call.number: change(now)})}
 
@@ -97,7 +91,9 @@ def _changed(source: Source, changes: Mapping[int, CodeChange], filename: str) -
     function._rewrite_places = _places(text, tree)
     within: Any = old
     for outer in reversed(source.around):
-        closure = tuple(types.CellType(function) if _holds(cell, within) else cell for cell in outer.__closure__ or ())
+        closure = tuple(
+            types.CellType(function) if content_of(cell) is within else cell for cell in outer.__closure__ or ()
+        )
         again = _like(outer, outer.__code__, closure)
         again.__wrapped__ = function  # type: ignore[attr-defined]
         function, within = again, outer
@@ -122,16 +118,6 @@ def _like(
     made.__qualname__, made.__module__, made.__doc__ = function.__qualname__, function.__module__, function.__doc__
     made.__dict__.update(function.__dict__)
     return made
-
-
-def _holds(cell: types.CellType, thing: object) -> bool:
-    try:
-        return cell.cell_contents is thing
-    except ValueError:
-        return False
-
-
-_IN_PLACE = {ast.Add: "iadd", ast.Sub: "isub", ast.Mult: "imul", ast.Div: "itruediv"}
 
 
 class _Writer(ast.NodeTransformer):
@@ -180,7 +166,8 @@ class _Writer(ast.NodeTransformer):
         change = self.wanted[node]
         call: Any = ast.BinOp(name, node.op, made.value)
         if change.overwrites:
-            call = ast.Call(ast.Attribute(name, f"__{_IN_PLACE[type(node.op)]}__", ast.Load()), [made.value], [])
+            _, in_place = OPERATORS[type(node.op)]
+            call = ast.Call(ast.Attribute(name, f"__{in_place.__name__}__", ast.Load()), [made.value], [])
             swapped = {0: RECEIVER, 1: 0}
             change = replace(
                 change,

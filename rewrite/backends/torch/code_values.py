@@ -8,15 +8,17 @@ layers or asked for their `shape`.
 from __future__ import annotations
 
 import ast
+import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
-from rewrite.backends.torch.spellings import class_operation
+from rewrite.backends.torch.spellings import class_operation, gives_no_tensor
 from rewrite.backends.torch.written import Source, resolve
 
 
@@ -41,12 +43,6 @@ def _words(text: str) -> frozenset[str]:
 
 _OF_TENSORS = _words("T mT H mH data grad real imag")
 """attributes of a tensor that are tensors; no other is"""
-
-_NO_TENSORS = _words(
-    "size dim numel nelement ndimension stride item tolist numpy element_size storage data_ptr get_device"
-    " equal allclose has_names backward register_hook"
-)
-"""methods of a tensor that give something else"""
 
 _SEVERAL = _words(
     "split split_with_sizes hsplit vsplit tensor_split chunk unbind topk sort kthvalue unique meshgrid"
@@ -76,6 +72,37 @@ _NO_TENSORS_OF_TORCH = _words(
     "broadcast_shapes typename result_type get_default_dtype can_cast promote_types manual_seed compile"
 )
 """functions of torch that give something else"""
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """What a text does with names that stand for values."""
+
+    asked: frozenset[str]
+    """names that are asked for what tensors have"""
+    given: tuple[tuple[str, ast.expr], ...]
+    """name that is the first argument of a call -> what is called"""
+    tested: frozenset[str]
+    """names whose class is asked for"""
+    arrays: bool
+    """whether arrays of numpy occur, which have shapes as well"""
+
+
+@functools.lru_cache(maxsize=1024)
+def _uses(source: Source) -> _Uses:
+    asked: set[str] = set()
+    tested: set[str] = set()
+    given: list[tuple[str, ast.expr]] = []
+    for node in source.nodes:
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if attribute in _ASKED_OF_TENSORS:
+                asked.add(name)
+            case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id=name), *_]):
+                tested.add(name)
+            case ast.Call(func=called, args=[ast.Name(id=name), *_]):
+                given.append((name, called))
+    arrays = not {"numpy", "np", "from_numpy"}.isdisjoint(source.function.__code__.co_names)
+    return _Uses(frozenset(asked), tuple(given), frozenset(tested), arrays)
 
 
 class Values:
@@ -119,28 +146,9 @@ class Values:
         every = [*arguments.posonlyargs, *arguments.args]
         defaults = dict(zip(reversed(every), reversed(arguments.defaults), strict=False))
         defaults |= {a: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None}
-        asked = {
-            node.value.id
-            for node in ast.walk(self.source.tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _ASKED_OF_TENSORS
-        }
-        given = {
-            node.args[0].id
-            for node in ast.walk(self.source.tree)
-            if isinstance(node, ast.Call)
-            and node.args
-            and isinstance(node.args[0], ast.Name)
-            and self._takes_tensor(node.func)
-        }
-        arrays = {"numpy", "np", "from_numpy"} & {*self.source.function.__code__.co_names}  # they have shapes as well
-        tested = {
-            node.args[0].id
-            for node in ast.walk(self.source.tree)
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "isinstance"
-            and isinstance(node.args[0], ast.Name)
-        }
+        uses = _uses(self.source)
+        given = {name for name, called in uses.given if self._takes_tensor(called)}
+        tensors = (uses.asked | given) - uses.tested if not uses.arrays else frozenset()
         for parameter in (*every, *arguments.kwonlyargs):
             default = defaults.get(parameter)
             said = _annotated(ast.unparse(parameter.annotation)) if parameter.annotation is not None else None
@@ -148,7 +156,7 @@ class Values:
                 self.names[parameter.arg] = said
             elif isinstance(default, ast.Constant) and default.value is not None:
                 self.names[parameter.arg] = Kind.OTHER
-            elif parameter.arg in (asked | given) - tested and not arrays:
+            elif parameter.arg in tensors:
                 self.names[parameter.arg] = Kind.TENSOR
 
     def _takes_tensor(self, called: ast.expr) -> bool:
@@ -243,8 +251,8 @@ class Values:
             if kind is None and isinstance(value, ast.Call) and isinstance(target, ast.Name):
                 # `x = f(x)`, whatever that is: people keep a name for what is of one kind.
                 named = [part.id for part in value.args[:1] if isinstance(part, ast.Name)]
-                kind = self.names.get(target.id) if target.id in named else None
-            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+                self._bind(target, self.names.get(target.id) if target.id in named else None)
+            elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
                 kinds = [self.kind(part) for part in value.elts]
                 for part, one in zip(target.elts, kinds, strict=True):
                     self._bind(part, one)
@@ -422,7 +430,7 @@ def _of_function(function: Any, *, plain: bool) -> Kind | None:
 
 
 def _of_name(name: str, *, plain: bool) -> Kind | None:
-    if name in _NO_TENSORS or name.startswith("is_") or (name == "type" and plain):
+    if gives_no_tensor(name) or (name == "type" and plain):
         return Kind.OTHER
     if name in _SEVERAL:
         return Kind.SEVERAL

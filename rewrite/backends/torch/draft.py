@@ -24,8 +24,8 @@ from rewrite.backends.torch.recipes import (
     recipe_of,
 )
 from rewrite.backends.torch.scopes import Capture, Scope
-from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update
-from rewrite.errors import EXAMPLE_HELP, Diagnostic, RewriteError
+from rewrite.edit import Edit, Insert, Move, NewLayer, Remove, Replace, Update, read_without
+from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Layer, Node
 
 
@@ -451,12 +451,7 @@ def _uncertain(node: Node, scope: Scope) -> Diagnostic:
             notes=(scope.reason,),
             help=f'leave it out with `except "{node.name}"`, or insert, replace or remove single calls',
         )
-    return Diagnostic(
-        "RW206",
-        f"the forward around `{node.name}` was read without `{scope.assumed}`, and nothing tells how it is called",
-        notes=(f"what calls `{node.scope}` could not be captured, so its calls may look different",),
-        help=f"{EXAMPLE_HELP}; its calls are looked at then",
-    )
+    return read_without(node, scope.assumed)
 
 
 def _free_name(module: nn.Module, name: str) -> str:

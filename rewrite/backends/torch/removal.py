@@ -24,7 +24,7 @@ def remove(draft: Draft, edit: Remove) -> None:
         draft.put(node.layer, nn.Identity().train(place.training))
         draft.slow_path(node.layer.path)
         return
-    assert scope is not None, "a function without a captured scope is no node"
+    assert scope is not None, "a function that is a node stands in a scope"
     draft.slow_path(scope.path)
     if scope.kind == "list":
         _only_first(node, edit.operand)

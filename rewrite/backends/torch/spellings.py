@@ -51,6 +51,37 @@ VIEWS = frozenset(
 """functions and methods whose result may share memory with their first input"""
 
 
+_NO_TENSORS = frozenset(
+    [
+        "size",
+        "dim",
+        "ndimension",
+        "numel",
+        "nelement",
+        "stride",
+        "storage_offset",
+        "storage",
+        "data_ptr",
+        "element_size",
+        "get_device",
+        "has_names",
+        "item",
+        "tolist",
+        "numpy",
+        "equal",
+        "allclose",
+        "backward",
+        "register_hook",
+    ]
+)
+"""methods of a tensor that give something else"""
+
+
+def gives_no_tensor(name: str) -> bool:
+    """Whether a method of a tensor, or a function of the same name, gives something else than tensors."""
+    return name in _NO_TENSORS or name.startswith("is_")
+
+
 def qualified(thing: Any) -> str:
     """Dotted name of a class or function, as `import` would find it."""
     return f"{thing.__module__}.{thing.__qualname__}"

@@ -100,7 +100,7 @@ def _set_attribute(draft: Draft, path: str, name: str, value: object) -> None:
 
 def _update_call(draft: Draft, node: Node, changes: Mapping[str, object]) -> None:
     scope = draft.scope(node)
-    assert scope is not None, "a function without a captured scope is no node"
+    assert scope is not None, "a function that is a node stands in a scope"
     if draft.is_in_code(scope):
         places = draft.calls[scope.module].code[node.local].arguments
         names = {key.removeprefix("."): value for key, value in changes.items()}

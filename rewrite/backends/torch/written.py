@@ -1,4 +1,4 @@
-"""Methods as they are written: the text of a method, where calls stand in it, and where a running call came from.
+"""Methods as they are written: the text of a method, and what stands in it.
 
 A text counts only if it gives the very code that runs. Where it does not (the file was changed since, or a decorator
 keeps the function for itself) there is none.
@@ -10,19 +10,17 @@ import __future__
 import ast
 import builtins
 import copy
-import dis
 import functools
+import hashlib
 import inspect
-import sys
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from rewrite.backends.torch.recipes import base_of
 from rewrite.backends.torch.spellings import VIEWS
 
 _FUTURE = functools.reduce(
@@ -44,6 +42,8 @@ class Source:
     tree: ast.FunctionDef
     me: str
     """its first parameter, the module"""
+    _ways: dict[ast.AST, Mapping[str, bool]] = field(default_factory=dict)
+    _methods: dict[type, list[tuple[str, ast.Attribute]]] = field(default_factory=dict)
 
     @functools.cached_property
     def calls(self) -> list[Call]:
@@ -51,26 +51,44 @@ class Source:
         return calls_in(self.tree.body)
 
     @functools.cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All parts of its text."""
+        return list(ast.walk(self.tree))
+
+    @functools.cached_property
+    def own(self) -> list[ast.Attribute]:
+        """Where it names an attribute of the module itself."""
+        return [
+            node
+            for node in self.nodes
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == self.me
+        ]
+
+    @functools.cached_property
+    def deep(self) -> list[ast.Attribute]:
+        """Where it names an attribute of something that is no plain name, such as `self.norm.weight`."""
+        attributes = [node for node in self.nodes if isinstance(node, ast.Attribute)]
+        return [node for node in attributes if isinstance(node.value, ast.Attribute | ast.Subscript)]
+
+    @functools.cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """Part of the text -> what it is a part of."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
     @functools.cached_property
     def local(self) -> frozenset[str]:
         """Names that stand for something of its own, in it or in a function inside it."""
-        names = {
-            node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
-        names |= {node.arg for node in ast.walk(self.tree) if isinstance(node, ast.arg)}
+        names = {node.id for node in self.nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        names |= {node.arg for node in self.nodes if isinstance(node, ast.arg)}
         names |= {
             alias.asname or alias.name
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, ast.Import | ast.ImportFrom)
             for alias in node.names
         }
         inner = {
             node.name
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not self.tree
         }
         return frozenset(names | inner)
@@ -78,14 +96,31 @@ class Source:
     @functools.cached_property
     def stored(self) -> frozenset[str]:
         """Attributes of the module that it sets."""
-        return frozenset(
-            self.attribute(node)
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.Attribute)
-            and isinstance(node.ctx, ast.Store | ast.Del)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == self.me
-        )
+        return frozenset(self.attribute(node) for node in self.own if isinstance(node.ctx, ast.Store | ast.Del))
+
+    def way_to(self, node: ast.AST) -> Mapping[str, bool]:
+        """Attributes of the module that are asked on the way to a part of the text -> what they are there."""
+        if node not in self._ways:
+            self._ways[node] = self._way_to(node)
+        return self._ways[node]
+
+    def _way_to(self, node: ast.AST) -> dict[str, bool]:
+        found: dict[str, bool] = {}
+        while node in self.parents:
+            inner, node = node, self.parents[node]
+            if not isinstance(node, ast.If | ast.IfExp) or inner is node.test:
+                continue
+            rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
+            holds, tests = inner not in rest, [node.test]
+            if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And if holds else ast.Or):
+                tests = node.test.values
+            for test in tests:
+                answer, asked = holds, test
+                if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+                    answer, asked = not holds, test.operand
+                if isinstance(asked, ast.Attribute) and isinstance(asked.value, ast.Name) and asked.value.id == self.me:
+                    found[self.attribute(asked)] = answer
+        return found
 
     def is_sole(self, name: str, place: ast.AST) -> bool:
         """Whether nothing but a name holds its value at a place: a call has made it, and no other name was given it."""
@@ -114,10 +149,10 @@ class Source:
         private = node.attr.startswith("__") and not node.attr.endswith("__")
         return f"_{owner}{node.attr}" if private and owner else node.attr
 
-    @property
-    def text(self) -> str:
-        """What is compared when a file is loaded: the class may have changed since."""
-        return ast.unparse(self.tree)
+    @functools.cached_property
+    def digest(self) -> str:
+        """Tells one text from another: the class that a file names may have changed since."""
+        return hashlib.sha256(ast.unparse(self.tree).encode()).hexdigest()
 
 
 def is_view(value: ast.expr) -> bool:
@@ -181,7 +216,9 @@ def _read(function: types.FunctionType) -> Source | None:
     while hasattr(inner, "__wrapped__"):
         within = inner.__wrapped__
         # A decorator that does not hold the function as a plain variable cannot be given another one.
-        if not isinstance(inner, types.FunctionType) or not any(cell is within for cell in _cells(inner)):
+        if not isinstance(inner, types.FunctionType) or all(
+            content_of(cell) is not within for cell in inner.__closure__ or ()
+        ):
             return None
         around.append(inner)
         inner = within
@@ -197,12 +234,12 @@ def _read(function: types.FunctionType) -> Source | None:
     return None if stored or len(others) != 1 else Source(inner, tuple(around), tree, me)
 
 
-def _cells(function: types.FunctionType) -> Iterator[object]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a variable that has no value yet
-            continue
+def content_of(cell: types.CellType) -> object:
+    """What a variable that a function closes over holds; None where it has no value yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 def _find(function: types.FunctionType) -> tuple[ast.FunctionDef, ast.Module] | None:
@@ -306,6 +343,11 @@ def _in_order(node: ast.AST) -> Iterator[ast.AST]:
         yield from _in_order(child)
 
 
+def calls_in(lines: Iterable[ast.AST]) -> list[Call]:
+    """All calls and operators in a text, in order."""
+    return [node for line in lines for node in _in_order(line) if isinstance(node, Call)]
+
+
 # ---- names
 
 
@@ -317,7 +359,7 @@ def resolve(source: Source, node: ast.expr, module: nn.Module) -> Any:
         function = source.function
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         if node.id in cells:
-            return next(_cells_of(cells[node.id]), None)
+            return content_of(cells[node.id])
         return function.__globals__.get(node.id, getattr(builtins, node.id, None))
     if isinstance(node, ast.Attribute):
         if isinstance(node.value, ast.Name) and node.value.id == source.me:
@@ -325,13 +367,6 @@ def resolve(source: Source, node: ast.expr, module: nn.Module) -> Any:
         around = resolve(source, node.value, module)
         return getattr(around, node.attr, None) if isinstance(around, types.ModuleType) else None
     return None
-
-
-def _cells_of(cell: types.CellType) -> Iterator[object]:
-    try:
-        yield cell.cell_contents
-    except ValueError:
-        return
 
 
 def plain(function: Any) -> Any:
@@ -343,37 +378,17 @@ def plain(function: Any) -> Any:
     return inspect.unwrap(function) if callable(function) else None
 
 
-def functions_behind(function: Any) -> Iterator[Any]:
-    """A function and those that it may call, outside of libraries: helpers, what decorators hold, defaults."""
-    waiting, seen = [function], set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, types.FunctionType) or one in seen or _is_of_library(one):
-            continue
-        seen.add(one)
-        yield one
-        waiting += [*_cells(one), *(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
-        codes = [one.__code__]
-        while codes:
-            code = codes.pop()
-            waiting += [one.__globals__.get(name) for name in code.co_names]
-            codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
-
-
-def _is_of_library(function: types.FunctionType) -> bool:
-    room = (function.__module__ or "").partition(".")[0]
-    return room in ("torch", "rewrite", "functools", "contextlib") or room in sys.stdlib_module_names - {"__main__"}
-
-
-def methods_in(source: Source, cls: type) -> Iterator[tuple[str, ast.Attribute]]:
+def methods_in(source: Source, cls: type) -> list[tuple[str, ast.Attribute]]:
     """Methods of the class that a method of it uses, and where, as far as they are not PyTorch's own."""
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == source.me:
-            name = source.attribute(node)
-            found = inspect.getattr_static(cls, name, None)
-            is_own = isinstance(found, types.FunctionType | staticmethod | classmethod | property)
-            if is_own and getattr(nn.Module, name, None) is not found:
-                yield name, node
+    if cls not in source._methods:
+        source._methods[cls] = [(name, node) for node in source.own if _is_method(cls, name := source.attribute(node))]
+    return source._methods[cls]
+
+
+def _is_method(cls: type, name: str) -> bool:
+    found = inspect.getattr_static(cls, name, None)
+    is_method = isinstance(found, types.FunctionType | staticmethod | classmethod | property)
+    return is_method and getattr(nn.Module, name, None) is not found
 
 
 def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
@@ -384,75 +399,3 @@ def sources_of(cls: type) -> Iterator[tuple[str, Source | None]]:
         yield method, source
         if source is not None:
             methods += dict.fromkeys(name for name, _ in methods_in(source, cls) if name not in methods)
-
-
-# ---- places
-
-
-End = tuple[int, ...]
-"""where a call ends, line and column; of an operator, which ends where its right side does, where it begins as well"""
-
-Places = Mapping[types.CodeType, tuple[str, Mapping[End, int]]]
-"""code that runs -> the method whose code it is, and the number of the call at each place"""
-
-
-def places_of(cls: Any) -> Places:
-    """Where in the code of a class, or of one made for a rewritten module, which call stands."""
-    found: dict[types.CodeType, tuple[str, Mapping[End, int]]] = {}
-    for method, source in sources_of(base_of(cls)):
-        function = plain(inspect.getattr_static(cls, method))
-        changed = getattr(function, "_rewrite_places", None)
-        if changed is not None:
-            found[function.__code__] = method, changed
-        elif source is not None and function is source.function:
-            found[function.__code__] = method, {end_of(call): number for number, call in enumerate(source.calls)}
-    return found
-
-
-Way = tuple[tuple[types.CodeType, int], ...]
-"""code that is running and the instruction in it, the innermost first"""
-
-
-WAY = "rewrite_way"
-"""where a node of a graph keeps how it came to be"""
-
-
-def way_to(outermost: types.CodeType) -> Way:
-    """How it came to the present call, from the innermost code out to the one that is named."""
-    found = []
-    frame: types.FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code is not outermost:
-        found.append((frame.f_code, frame.f_lasti))
-        frame = frame.f_back
-    return tuple(found)
-
-
-def place_in(places: Places, way: Way) -> tuple[str, int] | None:
-    """The call that was being made in the innermost of the known pieces of code: its method and its number."""
-    for code, instruction in way:
-        if code in places:
-            method, numbers = places[code]
-            number = numbers.get(_ends(code)[instruction // 2])
-            return (method, number) if number is not None else None
-    return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _ends(code: types.CodeType) -> list[End]:
-    """Number of the instruction -> where in the text its part stands."""
-    operators = dis.opmap["BINARY_OP"]
-    return [
-        (line or 0, start or 0, last or 0, end or 0) if code.co_code[2 * number] == operators else (last or 0, end or 0)
-        for number, (line, last, start, end) in enumerate(code.co_positions())
-    ]
-
-
-def calls_in(lines: Iterable[ast.AST]) -> list[Call]:
-    """All calls and operators in a text, in order."""
-    return [node for line in lines for node in _in_order(line) if isinstance(node, Call)]
-
-
-def end_of(node: Call) -> End:
-    """Where a call or an operator stands, as its instruction tells it."""
-    last, end = node.end_lineno or 0, node.end_col_offset or 0
-    return (last, end) if isinstance(node, ast.Call) else (node.lineno, node.col_offset, last, end)

@@ -1,0 +1,97 @@
+"""Names in the code of a class and of what that may call elsewhere: what is told where it cannot be followed."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import nn
+
+from rewrite.backends.names_in_code import mentions_in_code
+from rewrite.backends.torch.written import content_of, plain
+
+
+def mentions_of(cls: type, methods: Iterable[str]) -> collections.Counter[str]:
+    """Names in methods of a class, in those of its bases that they may call, and in helpers; each text once."""
+    waiting = [inspect.getattr_static(cls, method) for method in methods]
+    if inspect.getattr_static(cls, "__call__") is not inspect.getattr_static(nn.Module, "__call__"):
+        waiting.append(inspect.getattr_static(cls, "__call__"))
+    bases = [base for base in cls.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
+    upwards = {"super", *(base.__name__ for base in bases)}
+    found: collections.Counter[str] = collections.Counter()
+    seen: set[Any] = set()
+    written = {plain(one) for one in waiting}
+    while waiting:
+        one = waiting.pop()
+        for function in (*_functions_behind(plain(one)), *_functions_behind(one)):
+            if function in seen:
+                continue
+            seen.add(function)
+            names = mentions_in_code(function)
+            found += names
+            for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+                found.update(_functions_in(value))
+            if upwards & names.keys() or function not in written:
+                own = [name for name in names if any(name in vars(base) for base in bases)]
+                methods_above = [vars(base).get(name) for base in bases for name in {"forward", *own}]
+                waiting += [method for method in methods_above if callable(plain(method))]
+    return found
+
+
+def held_functions(module: nn.Module, names: Iterable[str]) -> collections.Counter[str]:
+    """Names of functions that attributes of a module hold, by themselves or in a list or table.
+
+    Args:
+        module: any.
+        names: of attributes that its code mentions.
+
+    """
+    return collections.Counter(function for name in names for function in _functions_in(module.__dict__.get(name)))
+
+
+_MOST_ITEMS = 100
+"""a table of functions has fewer items; a longer list is data"""
+
+
+def _functions_in(value: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        if depth < 3 and len(value) <= _MOST_ITEMS:
+            for item in value:
+                yield from _functions_in(item, depth + 1)
+    elif isinstance(value, functools.partial):
+        yield from _functions_in(value.func, depth)
+    elif callable(value) and not isinstance(value, nn.Module | type):
+        yield getattr(value, "__name__", "")
+
+
+def _functions_behind(function: Any) -> Iterator[Any]:
+    """A function and those that it may call, outside of libraries: helpers, what decorators hold, defaults."""
+    waiting, seen = [function], set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, types.FunctionType) or one in seen or _is_of_library(one):
+            continue
+        seen.add(one)
+        yield one
+        waiting += [
+            *map(content_of, one.__closure__ or ()),
+            *(one.__defaults__ or ()),
+            *(one.__kwdefaults__ or {}).values(),
+        ]
+        codes = [one.__code__]
+        while codes:
+            code = codes.pop()
+            waiting += [one.__globals__.get(name) for name in code.co_names]
+            codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+
+
+def _is_of_library(function: types.FunctionType) -> bool:
+    room = (function.__module__ or "").partition(".")[0]
+    return room in ("torch", "rewrite", "functools", "contextlib") or room in sys.stdlib_module_names - {"__main__"}
