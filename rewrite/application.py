@@ -82,7 +82,8 @@ class Application:
         self.clauses: list[ClauseReport] = []
         self.warnings: list[Diagnostic] = list(program.warnings)
         self.questions: list[Diagnostic] = []
-        self.new_layers: list[str] = []
+        self.new_layers: dict[str, str | None] = {}
+        """path of each inserted layer -> path of a module whose call leads to it; None: no call tells that"""
         self.moved: dict[str, str] = {}
         """key of the model as it was given -> the key under which its tensor is by now"""
         self.edits = 0
@@ -130,7 +131,7 @@ class Application:
             PlanError, SiteError: a promise is broken, or cannot be held against anything.
 
         """
-        return verify(
+        known, warnings = verify(
             self.backend,
             self.model,
             self.current,
@@ -142,6 +143,8 @@ class Application:
             equivalent=equivalent,
             preserved=all(clause.preserves for clause in self.program.clauses),
         )
+        self.warnings += warnings
+        return known
 
     def try_out(self) -> tuple[str, ...]:
         """Runs the given model and the changed one on real numbers; what was run and found.
@@ -233,8 +236,9 @@ class Application:
         self.edits += len(made.edits)
         self.clauses.append(_clause_report(made, written.names))
         for number, sites in made.named.items():
-            if any((site.whole or site) in made.sites for site in sites):
-                self.new_layers += written.names[number]
+            here = [site for site in sites if (site.whole or site) in made.sites]
+            if here:
+                self.new_layers |= dict.fromkeys(written.names[number], self._leads_to(here[0].node))
         self.operations += sum(_growth(site) for site in made.sites)
         self.warnings += [*made.warnings, *written.warnings]
         self.questions += made.shape_changes
@@ -246,6 +250,14 @@ class Application:
         self.reading = self.backend.read(
             self.current, example=self.example, name=self.name, before=self.reading, leaves=self.leaves
         )
+
+    def _leads_to(self, node: Node) -> str | None:
+        """Path of a module whose call is sure to come to this one; None where no call tells that."""
+        graph = self.reading.graph
+        if node.layer is not None and (node.on_layer or not node.linked):
+            return node.layer.path
+        is_whole = not any(node.scope in paths for paths in (graph.opaque, graph.closed, graph.guessed))
+        return node.scope if is_whole else None
 
     def _plan(self, clause: Clause) -> Plan:
         reading: Reading = self.reading

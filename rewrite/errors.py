@@ -127,6 +127,7 @@ CODES: dict[str, Code] = {
     "RW409": Code("tapped value is overwritten", None, 0),
     "RW410": Code("statistics of single values", None, 0),
     "RW411": Code("class not kept", None, 0),
+    "RW412": Code("not reached by the example input", None, 0),
     "RW501": Code("rules want to run Python", SafetyError, 2),
     "RW502": Code("model file holds code", SafetyError, 2),
     "RW503": Code("output exists", SafetyError, 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewrite.backends.backend import Backend, Difference, Example, Ran, Reading
@@ -21,11 +21,11 @@ def verify(
     example: Example | None,
     promise: OutputPromise | None,
     open_questions: Sequence[Diagnostic],
-    new_layers: Iterable[str],
+    new_layers: Mapping[str, str | None],
     equivalent: Span | None = None,
     preserved: bool = False,
-) -> str:
-    """Checks a written model against what it may change; returns what is known of the output, in words.
+) -> tuple[str, tuple[Diagnostic, ...]]:
+    """Checks a written model against what it may change; returns what is known of the output, in words, and warnings.
 
     Args:
         backend: that of the models.
@@ -35,17 +35,17 @@ def verify(
         example: arguments to run both on, by shapes; without it only what follows from the edits is known.
         promise: what the file says of the output.
         open_questions: sites whose shape changes or is not known; each would be an error by itself.
-        new_layers: paths of the inserted layers, which must have run.
+        new_layers: path of each inserted layer -> path of a module whose call leads to it; None: no call tells that.
         equivalent: where the file promises that the numbers stay the same; None: it does not.
         preserved: whether every action keeps the numbers by what it is.
 
     Raises:
-        PlanError: the output differs (RW311), an inserted layer did not run (RW319), a shape changes (RW310), the
-            numbers are not the same (RW317).
+        PlanError: the output differs (RW311), an inserted layer did not run and has to (RW319), a shape changes
+            (RW310), the numbers are not the same (RW317).
         SiteError: nothing tells the shape (RW203).
 
     """
-    known = _check_shapes(
+    known, warnings = _check_shapes(
         backend,
         model,
         written,
@@ -56,8 +56,9 @@ def verify(
         new_layers=new_layers,
     )
     if equivalent is None:
-        return known
-    return f"{known}; {_check_equivalent(backend, model, written, example, equivalent, preserved=preserved)}"
+        return known, warnings
+    same = _check_equivalent(backend, model, written, example, equivalent, preserved=preserved)
+    return f"{known}; {same}", warnings
 
 
 def _check_equivalent(
@@ -164,9 +165,9 @@ def _check_shapes(
     example: Example | None,
     promise: OutputPromise | None,
     open_questions: Sequence[Diagnostic],
-    new_layers: Iterable[str],
-) -> str:
-    """Shapes, dtypes and structure of the output; what is known of them, in words."""
+    new_layers: Mapping[str, str | None],
+) -> tuple[str, tuple[Diagnostic, ...]]:
+    """Shapes, dtypes and structure of the output; what is known of them, in words, and warnings."""
     if example is not None:
         was = backend.run(model, example)
         try:
@@ -175,9 +176,10 @@ def _check_shapes(
             if problem.code != "RW203":
                 raise
             raise _stopped_running(problem, open_questions) from problem
-        _check_ran(now, [path for path in new_layers if path in after.layers.layers])
+        made = {path: way for path, way in new_layers.items() if path in after.layers.layers}
+        warnings = _check_ran(was, now, made, open_questions)
         if promise is not None:
-            return _check_promise(promise, now)
+            return _check_promise(promise, now), warnings
         if (was.structure, was.leaves) != (now.structure, now.leaves):
             raise Diagnostic(
                 "RW311",
@@ -185,12 +187,12 @@ def _check_shapes(
                 notes=(f"it was {shown(was)}", f"it becomes {shown(now)}"),
                 help=f"if that is meant, say it in the file: `expect output {_promised(now)}`",
             ).error()
-        return f"unchanged: {shown(now)}, checked by a run on shapes"
+        return f"unchanged: {shown(now)}, checked by a run on shapes", warnings
     if promise is not None:
-        return _promise_by_inference(promise, after)
+        return _promise_by_inference(promise, after), ()
     if open_questions:
         raise raisable(open_questions)
-    return "unchanged: every edit keeps the shape at its site"
+    return "unchanged: every edit keeps the shape at its site", ()
 
 
 def _stopped_running(problem: RewriteError, open_questions: Sequence[Diagnostic]) -> RewriteError:
@@ -205,15 +207,40 @@ def _stopped_running(problem: RewriteError, open_questions: Sequence[Diagnostic]
     ).error()
 
 
-def _check_ran(now: Ran, new_layers: Iterable[str]) -> None:
+def _check_ran(
+    was: Ran, now: Ran, new_layers: Mapping[str, str | None], open_questions: Sequence[Diagnostic]
+) -> tuple[Diagnostic, ...]:
+    """A warning for inserted layers that this input does not come to.
+
+    Raises:
+        PlanError: it comes to what they stand at, or their shapes are not known without a run (RW319).
+
+    """
     idle = [path for path in new_layers if not now.calls.get(path)]
-    if idle:
+    if not idle:
+        return ()
+    what = "1 inserted layer" if len(idle) == 1 else f"{len(idle)} inserted layers"
+    message = f"{what} did not run on the example input"
+    shown_paths = tuple(f"`{path}`" for path in idle[:8])
+    for path in idle:
+        way = new_layers[path]
+        if way is not None and way != path and (was.calls.get(way) or now.calls.get(way)):
+            raise Diagnostic(
+                "RW319",
+                message,
+                notes=(*shown_paths, f"`{way}` did, which leads to `{path}`"),
+                help="this is a mistake of this tool: please report it; or leave the place out with `except`",
+            ).error()
+    if open_questions:
         raise Diagnostic(
             "RW319",
-            f"{len(idle)} inserted {'layer' if len(idle) == 1 else 'layers'} did not run on the example input",
-            notes=tuple(f"`{path}`" for path in idle[:8]),
-            help="what stands there is not called for this input; leave it out with `except`",
+            message,
+            notes=(*shown_paths, *dict.fromkeys(f"without a run: {one.message}" for one in open_questions)),
+            help="give an example input that leads there, or leave the place out with `except`",
         ).error()
+    help_text = "the shapes there are known without a run; an example input that leads there would try them out as well"
+    past = f"{message}, which leads past {'it' if len(idle) == 1 else 'them'}"
+    return (Diagnostic("RW412", past, notes=shown_paths, help=help_text),)
 
 
 def _check_promise(promise: OutputPromise, now: Ran) -> str:

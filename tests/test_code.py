@@ -8,6 +8,7 @@ import inspect
 import io
 import operator
 import pickle
+import types
 from pathlib import Path
 from typing import Any
 
@@ -601,3 +602,194 @@ def test_an_attribute_that_the_forward_sets_is_not_settled() -> None:
     result(X)
     assert result.ready
     assert torch.equal(result(-X), torch.tanh(result.a(F.relu(-X))))
+
+
+class Helpers:
+    """What models keep beside their modules: functions by name, in a class, in an object that is called."""
+
+    @staticmethod
+    def act(x: Tensor) -> Tensor:
+        return F.silu(x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+class Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+helpers = Helpers()
+beside: Any = types.ModuleType("beside")
+beside.act, beside.itself = Helpers.act, beside
+
+
+class Asks(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        return self.last(x) if x.sum() > 0 else x
+
+
+class OfClass(Asks):
+    def last(self, x: Tensor) -> Tensor:
+        return Helpers.act(x)
+
+
+class OfObject(Asks):
+    def last(self, x: Tensor) -> Tensor:
+        return helpers(x)
+
+
+class OfModule(Asks):
+    def last(self, x: Tensor) -> Tensor:
+        return beside.itself.act(x)
+
+
+class OfGradients(Asks):
+    def last(self, x: Tensor) -> Tensor:
+        return Gate.apply(x)
+
+
+@pytest.mark.parametrize("kind", [OfClass, OfObject, OfModule, OfGradients])
+def test_functions_that_helpers_call_are_told(kind: type[Asks]) -> None:
+    result = rewritten(kind().eval(), "after ReLU | SiLU: insert Dropout(0.5)")
+    assert sites(result) == ["relu"]
+    (told,) = (warning.message for warning in get_report(result).warnings if warning.code == "RW405")
+    assert told.startswith("`silu` in the forward of")
+
+
+class Sums(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x) + self.b(x)
+        return self.more(x) if x.sum() > 0 else x
+
+    def more(self, x: Tensor) -> Tensor:
+        return sum([x, x])
+
+
+class SumsNumbers(Sums):
+    def more(self, x: Tensor) -> Tensor:
+        return x * sum(x.shape) * sum(len(part) for part in (x, x))
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Sums, 1), (SumsNumbers, 0)])
+def test_additions_of_pythons_sum_are_told(kind: type[Sums], told: int) -> None:
+    result = rewritten(kind().eval(), "before add@0: insert Dropout(0.5)")
+    assert sites(result) == ["add@0"]
+    assert [warning.code for warning in get_report(result).warnings] == ["RW405"] * told
+
+
+def test_a_sum_of_tensors_is_a_tensor() -> None:
+    class Net(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            if x.sum() > 0:
+                x = self.b(x)
+            return sum(part.relu() for part in (x, x)) + x
+
+    assert "add@0" in sites(rewritten(Net().eval(), "before add@0: insert Dropout(0.5)"))
+
+
+def made_by_someone(x: Any) -> Tensor:
+    return x
+
+
+class Nested(Base):
+    """Pairs of modules in a list, as vision transformers of one file have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]) for _ in range(2)])
+
+    def forward(self, x: Any) -> Any:
+        for mix, widen in self.layers:
+            x = mix(x) + x
+            x = widen(x) + x
+        return x if x.sum() < 1e9 else self.a(x)
+
+
+class Mapped(Base):
+    def forward(self, x: Any) -> Any:
+        q, k = map(lambda part: part.relu(), self.a(x).chunk(2, dim=-1))  # noqa: C417
+        u, v = map(F.silu, (q, k))
+        return q + k + (u + v) if x.sum() < 1e9 else x
+
+
+class Promises(Base):
+    def forward(self, x: Any) -> Any:
+        return made_by_someone(x) + self.more(x) if x.sum() < 1e9 else x
+
+    def more(self, x: Any) -> torch.Tensor:
+        return made_by_someone(x)
+
+
+class Passes(Base):
+    """A method whose text does not tell what it is given, and those who call it do."""
+
+    def forward(self, x: Any) -> Any:
+        return self.joined(self.a(x), other=self.b(x)) if x.sum() < 1e9 else x
+
+    def joined(self, one: Any, other: Any) -> Any:
+        return one + other
+
+
+@pytest.mark.parametrize(("kind", "names"), [
+    (Nested, ["add@0", "add_1@0"]),
+    (Mapped, ["add@0", "add_1@0", "add_2@0"]),
+    (Promises, ["add@0"]),
+    (Passes, ["add@0"]),
+])  # fmt: skip
+def test_values_are_followed(kind: type[Base], names: list[str]) -> None:
+    model = kind().eval()
+    result = rewritten(model, "before add@0: insert Tanh")
+    assert sites(result) == names
+    assert not get_report(result).warnings
+    assert count_calls(result, X, "Tanh") == count_calls(model, X, "add")
+
+
+def test_a_method_that_is_handed_on_may_be_given_anything() -> None:
+    class Net(Passes):
+        def forward(self, x: Any) -> Any:
+            return functools.reduce(self.joined, (x, 1)) + self.joined(self.a(x), self.b(x)) if x.sum() < 1e9 else x
+
+    assert "joined" in {call.method for call in CodeReader().read(Net()).calls if not call.certain}
+
+
+class Settings(Base):
+    """Asks plain attributes in several ways; `used` is the only activation that is called."""
+
+    def __init__(self, kind: str = "used", limit: int | None = None) -> None:
+        super().__init__()
+        self.kind, self.limit, self.depth = kind, limit, 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 1e9:
+            return x
+        if self.kind == "first":
+            x = F.gelu(x)
+        elif self.kind not in ("used", "last"):
+            x = F.silu(x)
+        elif not self.depth > 2 or self.limit is not None:
+            x = F.mish(x)
+        else:
+            x = F.relu(x)
+        if self.limit is None:
+            return self.a(x)
+        return F.elu(x)
+
+
+def test_branches_on_texts_and_numbers() -> None:
+    model = Settings().eval()
+    result = rewritten(model, "after activation: insert Tanh")
+    assert sites(result) == ["relu"]
+    assert count_calls(result, X, "Tanh") == 1
+    for name, value in (("kind", "first"), ("depth", 1), ("limit", 5)):
+        with pytest.raises(RewriteError, match="RW207"):
+            setattr(result, name, value)
+    assert sites(rewritten(Settings("first", 4).eval(), "after activation: insert Tanh")) == ["gelu", "elu"]

@@ -333,7 +333,7 @@ CASES: dict[str, Case] = {
     "rw313_replace_inside": Case(Twice, "replace nth(2) BatchNorm2d with GroupNorm(2)"),
     "rw313_remove_inside": Case(Twice, "remove last BatchNorm2d"),
     "rw313_set": Case(trap("shared_layer"), "at last Conv2d: set self.padding=1"),
-    "rw319_idle": Case(Branch, "after Conv2d: insert Tanh", example=image(4)),
+    "rw319_idle": Case(Branch, 'after "low": insert Conv2d(out_channels=8, kernel_size=1)', example=image(4)),
     "rw320_input": Case(Mixed, "before first MultiheadAttention@value: insert Dropout(0.1)"),
     "rw320_reset": Case(OwnWeights, "reset any"),
     "rw320_name": Case(OddName, "after Linear: insert Dropout(0.1)"),
@@ -394,6 +394,7 @@ CASES: dict[str, Case] = {
     "rw405_between": Case(Spellings, "between nn.Conv2d and last nn.ReLU: insert Dropout(0.1)"),
     "rw406_params": Case(trap("nested_sequential"), "freeze params any"),
     "rw406_one": Case(trap("chain"), "freeze params any"),
+    "rw412_idle": Case(Branch, "after Conv2d: insert Tanh", example=image(4)),
 }
 
 

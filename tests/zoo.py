@@ -299,7 +299,7 @@ def _is_function(call: Call) -> bool:
 
 def _ran(path: str, changed: Iterable[str]) -> bool:
     """Whether a layer was called that was made for a call of a function in the code of a forward."""
-    scope, _, name = path.rpartition(".")
+    scope, _, name = path.replace("@", "_").rpartition(".")
     around = f"{scope}." if scope else ""
     return any(new.startswith((f"{around}{name}_", f"{around}before_{name}_")) for new in changed)
 

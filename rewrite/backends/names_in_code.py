@@ -22,7 +22,9 @@ def mentions_in_code(function: Any) -> Counter[str]:
         code = codes.pop()
         if code is not None:
             for step in dis.get_instructions(code):
-                if step.opcode in dis.hasname:
+                if step.opname == "LOAD_GLOBAL" and step.argval == "sum" and "sum" not in function.__globals__:
+                    found["add"] += 1  # what Python's own `sum` does
+                elif step.opcode in dis.hasname:
                     found[step.argval] += 1
                 elif step.argrepr in OPERATORS:
                     found[OPERATORS[step.argrepr]] += 1

@@ -156,4 +156,53 @@ HINTS = {
             """
         ),
     ),
+    "RW412": explanation(
+        """
+        An example input was given, the rewritten model ran on it, and layers that the rules inserted were not called:
+        they stand in a part of the model that this input does not reach, such as another branch of a forward that
+        looks at its input. They are there for inputs that do, and their shapes are known without a run, so nothing is
+        wrong; but the run has not tried them. Give an example input that goes through them, or leave the place out
+        with `except`.
+        """,
+        python(
+            """
+            import torch
+            from torch import nn
+            from rewrite import Rules, apply_rules, get_report
+
+
+            class Net(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
+
+                def forward(self, x):
+                    return self.low(x) if x.sum() < 0 else self.high(x)
+
+
+            rules = Rules("after Linear: insert Dropout(0.1)")
+            report = get_report(apply_rules(Net(), rules, example_inputs=torch.ones(1, 4)))
+            """
+        ),
+        python(
+            """
+            import torch
+            from torch import nn
+            from rewrite import Rules, apply_rules, get_report
+
+
+            class Net(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
+
+                def forward(self, x):
+                    return self.low(x) if x.sum() < 0 else self.high(x)
+
+
+            rules = Rules('after Linear except "low": insert Dropout(0.1)')
+            report = get_report(apply_rules(Net(), rules, example_inputs=torch.ones(1, 4)))
+            """
+        ),
+    ),
 }

@@ -170,9 +170,10 @@ PLANS = {
     "RW319": explanation(
         """
         The rewritten model ran on the example input, and a layer that the rules inserted was not called. It stands in
-        a part of the model that this input does not reach: another branch of a forward that looks at its input. So
-        the check of the output says nothing about that layer. Leave the place out with `except`, or give an example
-        input that goes through it.
+        a part of the model that this input does not reach, such as another branch of a forward that looks at its
+        input, and without a run nothing tells that the shapes there stay what they are: so the check of the output
+        says nothing about that layer. Leave the place out with `except`, or give an example input that goes through
+        it. Where the shapes are sure to stay, this is only a warning (RW412).
         """,
         python(
             """
@@ -190,7 +191,7 @@ PLANS = {
                     return self.low(x) if x.sum() < 0 else self.high(x)
 
 
-            apply_rules(Net(), Rules("after Linear: insert Dropout(0.1)"), example_inputs=torch.ones(1, 4))
+            apply_rules(Net(), Rules('after "low": insert Linear(4, 6)'), example_inputs=torch.ones(1, 4))
             """
         ),
         python(
@@ -209,8 +210,7 @@ PLANS = {
                     return self.low(x) if x.sum() < 0 else self.high(x)
 
 
-            rules = Rules('after Linear except "low": insert Dropout(0.1)')
-            apply_rules(Net(), rules, example_inputs=torch.ones(1, 4))
+            apply_rules(Net(), Rules('after "low": insert Linear(4, 4)'), example_inputs=torch.ones(1, 4))
             """
         ),
     ),

@@ -11,6 +11,7 @@ import ast
 import collections
 import inspect
 import operator
+import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,8 +20,9 @@ from torch import nn
 
 from rewrite.backends.names_in_code import mentions_in_code
 from rewrite.backends.torch.code_mentions import held_functions, mentions_of
-from rewrite.backends.torch.code_values import Kind, Values
+from rewrite.backends.torch.code_values import Kind, Known, Values, promised
 from rewrite.backends.torch.modules import is_sequential
+from rewrite.backends.torch.proxies import SETTINGS
 from rewrite.backends.torch.recipes import RECEIVER, Argument, Recipe, base_of, recipe_of
 from rewrite.backends.torch.spellings import class_operation, function_operation, is_leaf
 from rewrite.backends.torch.written import (
@@ -50,6 +52,20 @@ OPERATORS: Mapping[type[ast.operator], tuple[Callable[..., Any], Callable[..., A
     ast.MatMult: (operator.matmul, operator.imatmul),
 }
 """operator in the text -> the function that it is, and the one that it is in front of `=`"""
+
+
+_COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], object]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda one, several: one in several,
+    ast.NotIn: lambda one, several: one not in several,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +111,7 @@ class CodeReader:
     """Reads the code of the modules of one model."""
 
     def __init__(self) -> None:
+        self._texts: dict[tuple[nn.Module, str], Values | None] = {}
         self._values: dict[tuple[nn.Module, str], Values | None] = {}
         self._stored: dict[type, set[str]] = {}
         """class -> attributes that its methods set"""
@@ -123,6 +140,7 @@ class CodeReader:
             for number, node in enumerate(source.calls):
                 call = self._read(source, node, module, method, number)
                 if call is None:
+                    mentions["add"] -= self._sums_numbers(source, node, module, method)
                     continue
                 of_numbers = not call.certain and not call.inputs
                 mentions[call.spelling.rpartition(".")[2]] -= call.certain or of_numbers
@@ -197,6 +215,13 @@ class CodeReader:
         certain = bool(left) and all(kinds.get(argument) is Kind.TENSOR for argument in left)
         return {str(number): argument for number, argument in enumerate(left)}, certain
 
+    def _sums_numbers(self, source: Source, node: Call, module: nn.Module, method: str) -> bool:
+        """Whether it is `sum` of Python, of what is certain to be no tensors."""
+        if not isinstance(node, ast.Call) or resolve(source, node.func, module) is not sum:
+            return False
+        values = self.values(module, method)
+        return values is not None and values.kinds.get(node) is Kind.OTHER
+
     def _known(
         self, source: Source, called: ast.expr, module: nn.Module, method: str
     ) -> tuple[Operation, str, Sequence[Parameter]] | None:
@@ -216,14 +241,51 @@ class CodeReader:
     # ---- values
 
     def values(self, module: nn.Module, method: str) -> Values | None:
-        """What stands in a method of a module; None where that is being found out, or has no text."""
+        """What stands in a method of a module; None where that has no text."""
         key = module, method
         if key not in self._values:
-            self._values[key] = None
+            found = self._of_text(module, method)
+            passed = self._passed(module, method, found) if found is not None and found.unknown else {}
+            if found is not None and passed:
+                found = Values(found.source, module, _outputs, self._gives, passed)
+            self._values[key] = found
+        return self._values[key]
+
+    def _of_text(self, module: nn.Module, method: str) -> Values | None:
+        """What its text alone tells; None also where that is being found out."""
+        key = module, method
+        if key not in self._texts:
+            self._texts[key] = None
             source = source_of(base_of(type(module)), method)
             if source is not None:
-                self._values[key] = Values(source, module, _outputs, self._gives)
-        return self._values[key]
+                self._texts[key] = Values(source, module, _outputs, self._gives)
+        return self._texts[key]
+
+    def _passed(self, module: nn.Module, method: str, called: Values) -> dict[str, Kind]:
+        """Parameter of a method -> what the other methods pass for it, where all pass the same."""
+        cls = base_of(type(module))
+        if method == "forward" or not isinstance(inspect.getattr_static(cls, method), types.FunctionType):
+            return {}
+        parameters = [node.arg for node in called.source.tree.args.args[1:]]
+        found: dict[str, set[Known]] = {}
+        for name, source in sources_of(cls):
+            uses = [node for used, node in methods_in(source, cls) if used == method] if source is not None else []
+            values = self._of_text(module, name) if uses else None
+            for node in uses:
+                call = source.parents[node] if source is not None else None
+                if values is None or not isinstance(call, ast.Call) or call.func is not node:
+                    return {}
+                given = [*zip(parameters, call.args, strict=False)]
+                if any(isinstance(item, ast.Starred) for item in call.args):
+                    return {}
+                given += [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None]
+                for parameter, argument in given:
+                    found.setdefault(parameter, set()).add(values.kinds.get(argument))
+        return {
+            name: kind
+            for name, kinds in found.items()
+            if len(kinds) == 1 and isinstance(kind := next(iter(kinds)), Kind)
+        }
 
     def _gives(self, module: nn.Module, method: str) -> Kind | None:
         """What a method of a module returns, as far as its text tells."""
@@ -234,8 +296,10 @@ class CodeReader:
         if method == "forward" and is_sequential(module):
             last = next(reversed(module._modules.values()), None)
             return self._gives(last, "forward") if last is not None else None
-        values = self.values(module, method)
-        return values.returned if values is not None else None
+        values = self._of_text(module, method)
+        if values is not None:
+            return values.returned
+        return promised(plain(inspect.getattr_static(base_of(type(module)), method, None)))
 
 
 class _Way:
@@ -262,17 +326,53 @@ class _Way:
 
     def leads_to(self, source: Source, node: ast.AST) -> bool:
         """Whether a part of the text is reached; if it is not, that is so for the settings."""
-        way = source.way_to(node)
-        flags = {name: value for name in way if type(value := self.module.__dict__.get(name)) is bool}
-        flags = {name: value for name, value in flags.items() if name != "training" and name not in self.stored}
-        if all(way[name] == value for name, value in flags.items()):
-            return True
-        self.settings |= flags
-        return False
+        for test, holds in source.way_to(node):
+            asked: dict[str, object] = {}
+            try:
+                answer = self._answer(source, test, asked)
+            except (LookupError, TypeError):
+                continue
+            if bool(answer) != holds:
+                self.settings |= asked
+                return False
+        return True
 
     def mode(self, source: Source, node: ast.AST) -> str:
         """The mode in which a part of the text is reached; empty: both."""
-        return {True: "train", False: "eval", None: ""}[source.way_to(node).get("training")]
+        for test, holds in source.way_to(node):
+            if test in source.own and isinstance(test, ast.Attribute) and test.attr == "training":
+                return "train" if holds else "eval"
+        return ""
+
+    def _answer(self, source: Source, test: ast.expr, asked: dict[str, object]) -> object:
+        """What a condition comes to that asks for plain attributes of the module; these are noted.
+
+        Raises:
+            LookupError: it asks for something else.
+            TypeError: what it compares cannot be compared.
+
+        """
+        match test:
+            case ast.Attribute() if test in source.own:
+                name = source.attribute(test)
+                value = self.module.__dict__[name]
+                if name in self.stored or name == "training" or type(value) not in SETTINGS:
+                    raise LookupError(name)
+                asked[name] = value
+                return value
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return not self._answer(source, operand, asked)
+            case ast.BoolOp(op=operation, values=parts):
+                answers = [bool(self._answer(source, part, asked)) for part in parts]
+                return all(answers) if isinstance(operation, ast.And) else any(answers)
+            case ast.Compare(left=left, ops=[operation], comparators=[right]) if type(operation) in _COMPARISONS:
+                compare = _COMPARISONS[type(operation)]
+                return compare(self._answer(source, left, asked), self._answer(source, right, asked))
+            case ast.Constant(value=value):
+                return value
+            case ast.Tuple(elts=parts) | ast.List(elts=parts) | ast.Set(elts=parts):
+                return [self._answer(source, part, asked) for part in parts]
+        raise LookupError(ast.dump(test))
 
 
 def _outputs(source: Source, called: ast.expr, module: nn.Module) -> Kind | None:

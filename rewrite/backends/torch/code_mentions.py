@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from rewrite.backends.names_in_code import mentions_in_code
@@ -76,22 +77,52 @@ def _functions_behind(function: Any) -> Iterator[Any]:
     waiting, seen = [function], set()
     while waiting:
         one = waiting.pop()
-        if not isinstance(one, types.FunctionType) or one in seen or _is_of_library(one):
+        if not isinstance(one, types.FunctionType) or one in seen or _is_of_library(one.__module__):
             continue
         seen.add(one)
         yield one
-        waiting += [
+        held = [
             *map(content_of, one.__closure__ or ()),
             *(one.__defaults__ or ()),
             *(one.__kwdefaults__ or {}).values(),
         ]
-        codes = [one.__code__]
+        codes: list[types.CodeType] = [one.__code__]
+        names: list[str] = []
         while codes:
             code = codes.pop()
-            waiting += [one.__globals__.get(name) for name in code.co_names]
+            names += code.co_names
             codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+        held += [one.__globals__.get(name) for name in names]
+        waiting += [called for value in _with_contents(held, names) for called in _called_on(value, names)]
 
 
-def _is_of_library(function: types.FunctionType) -> bool:
-    room = (function.__module__ or "").partition(".")[0]
-    return room in ("torch", "rewrite", "functools", "contextlib") or room in sys.stdlib_module_names - {"__main__"}
+def _with_contents(values: Iterable[Any], names: Iterable[str]) -> Iterator[Any]:
+    """Values, and for a module of Python, as in `helpers.act(x)`, what it holds under these names."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, types.ModuleType):
+            yield value
+        elif value.__name__ not in seen and not _is_of_library(value.__name__):
+            seen.add(value.__name__)
+            waiting += [vars(value)[name] for name in names if name in vars(value)]
+
+
+def _called_on(value: Any, names: Iterable[str]) -> Iterator[Any]:
+    """The functions that a value may come to where these names are called on it, or it is called itself."""
+    if isinstance(value, types.FunctionType | types.MethodType):
+        yield plain(value)
+        return
+    cls = value if isinstance(value, type) else type(value)
+    if _is_of_library(cls.__module__) or issubclass(cls, nn.Module):  # modules are read by themselves
+        return
+    called = {"__call__", *names}
+    if issubclass(cls, torch.autograd.Function) and "apply" in called:
+        called.add("forward")
+    for name in called:
+        yield plain(inspect.getattr_static(cls, name, None))
+
+
+def _is_of_library(module: str | None) -> bool:
+    room = (module or "").partition(".")[0]
+    return room in ("builtins", "numpy", "torch", "rewrite") or room in sys.stdlib_module_names - {"__main__"}

@@ -13,13 +13,14 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from rewrite.backends.torch.spellings import class_operation, gives_no_tensor
-from rewrite.backends.torch.written import Source, resolve
+from rewrite.backends.torch.written import Source, is_left, resolve
 
 
 class Kind(Enum):
@@ -113,6 +114,7 @@ class Values:
         module: whose method it is.
         known: what a function gives that is called so, if the vocabulary knows it.
         gives: what a method of a module returns.
+        passed: parameter -> what those who call the method are known to pass for it.
 
     """
 
@@ -122,6 +124,7 @@ class Values:
         module: nn.Module,
         known: Callable[[Source, ast.expr, nn.Module], Kind | None],
         gives: Callable[[nn.Module, str], Kind | None],
+        passed: Mapping[str, Kind] = MappingProxyType({}),
     ) -> None:
         self.source = source
         self.module = module
@@ -132,13 +135,16 @@ class Values:
         self.result: list[Known] = []
         self.names: dict[str, Known] = {}
         self._parameters(source.tree.args)
+        self.unknown = {node.arg for node in _arguments(source.tree)} - self.names.keys() - {source.me}
+        """parameters that the text of the method does not tell of"""
+        self.names |= {name: kind for name, kind in passed.items() if name in self.unknown}
         self._run(source.tree.body)
 
     @property
     def returned(self) -> Kind | None:
         """What the method returns."""
         kinds = {kind for kind in self.result if isinstance(kind, Kind) and kind is not Kind.OTHER}
-        return kinds.pop() if len(kinds) == 1 else None
+        return kinds.pop() if len(kinds) == 1 else promised(self.source.function)
 
     # ---- names
 
@@ -173,9 +179,12 @@ class Values:
             case ast.Name(id=name):
                 self.names[name] = kind
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                for part in parts:
+                lists = [list(module.children()) for module in kind] if isinstance(kind, tuple) else []
+                for number, part in enumerate(parts):
                     if isinstance(part, ast.Starred):
                         self._bind(part.value, Kind.SEVERAL if kind is Kind.SEVERAL else None)
+                    elif lists and all(len(children) == len(parts) for children in lists):
+                        self._bind(part, tuple(children[number] for children in lists))
                     else:
                         self._bind(part, _one_of(kind))
 
@@ -215,11 +224,11 @@ class Values:
                 self.kind(test)
                 before = dict(self.names)
                 self._run(body)
-                one = self.names if not _leaves(body) else None
+                one = self.names if not is_left(body) else None
                 self.names = before if one is None else dict(before)
                 self._run(rest)
                 if one is not None:
-                    self.names = one if rest and _leaves(rest) else _merged(one, self.names)
+                    self.names = one if rest and is_left(rest) else _merged(one, self.names)
             case ast.With(items=entries, body=body):
                 for entry in entries:
                     self.kind(entry.context_expr)
@@ -377,12 +386,38 @@ class Values:
                 return self._given_by(held)
             if called.id in _OF_PYTHON and called.id not in self.source.local:
                 return Kind.OTHER
+            if called.id == "map" and len(node.args) == 2 and resolve(self.source, called, self.module) is map:
+                return self._mapped(*node.args)
+            if called.id == "sum" and node.args and resolve(self.source, called, self.module) is sum:
+                return self._summed(node.args[0])
         if isinstance(called, ast.Attribute):
             if isinstance(called.value, ast.Name) and called.value.id == self.source.me:
                 return self.gives(self.module, called.attr)
             if self.kinds.get(called.value) is Kind.TENSOR:
                 return _of_name(called.attr, plain=len(kinds) == 0)
         return _of_function(resolve(self.source, called, self.module), plain=len(kinds) == 1)
+
+    def _mapped(self, function: ast.expr, items: ast.expr) -> Kind | None:
+        """What Python's `map` gives, which is as good as a list here."""
+        module = self.module_at(function)
+        if isinstance(function, ast.Lambda):
+            before = dict(self.names)
+            for argument in function.args.args:
+                self.names[argument.arg] = self._item(items)
+            one = self.kind(function.body)
+            self.names = before
+        elif module is not None:
+            one = self._given_by((module,))
+        else:
+            one = self.known(self.source, function, self.module)
+        return Kind.SEVERAL if one is Kind.TENSOR else None
+
+    def _summed(self, items: ast.expr) -> Kind | None:
+        """What Python's `sum` gives for these items."""
+        one = self.kinds.get(items.elt if isinstance(items, ast.GeneratorExp | ast.ListComp) else items)
+        if one in (Kind.TENSOR, Kind.SEVERAL):
+            return Kind.TENSOR
+        return Kind.OTHER if one is Kind.OTHER else None
 
     def _given_by(self, modules: Modules) -> Kind | None:
         kinds = {self.gives(module, "forward") for module in modules}
@@ -405,6 +440,10 @@ class Values:
         return None
 
 
+def _arguments(tree: ast.FunctionDef) -> list[ast.arg]:
+    return [*tree.args.posonlyargs, *tree.args.args, *tree.args.kwonlyargs]
+
+
 def _annotated(text: str) -> Kind | None:
     """What an annotation says."""
     text = text.strip("'\"").replace("torch.", "").replace("typing.", "").replace(" ", "")
@@ -423,10 +462,15 @@ def _of_function(function: Any, *, plain: bool) -> Kind | None:
     name = getattr(function, "__name__", "")
     if room in _SPACES or getattr(torch, name, None) is function:
         return Kind.OTHER if name in _NO_TENSORS_OF_TORCH else _of_name(name, plain=plain)
-    returned = getattr(function, "__annotations__", {}).get("return")
-    if returned is torch.Tensor:
-        return Kind.TENSOR
-    return _annotated(returned) if isinstance(returned, str) else None
+    return promised(function)
+
+
+def promised(function: Any) -> Kind | None:
+    """What a function is annotated to give."""
+    said = getattr(function, "__annotations__", {}).get("return")
+    # A library that is not for PyTorch alone, such as einops, has a variable of that name for the type.
+    text = said if isinstance(said, str) else getattr(said, "__name__", "")
+    return _annotated(text) if text else None
 
 
 def _of_name(name: str, *, plain: bool) -> Kind | None:
@@ -467,11 +511,6 @@ def _merged(one: Mapping[str, Known], other: Mapping[str, Known]) -> dict[str, K
         name: _same(one[name], other[name]) if name in one and name in other else one.get(name, other.get(name))
         for name in {**one, **other}
     }
-
-
-def _leaves(lines: list[ast.stmt]) -> bool:
-    """Whether what stands behind these lines is not reached from them."""
-    return bool(lines) and isinstance(lines[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)
 
 
 def _loaded(node: ast.expr) -> ast.expr:

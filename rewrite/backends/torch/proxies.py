@@ -23,7 +23,7 @@ IN_PLACE = {
 """augmented assignments"""
 
 
-_SETTINGS = frozenset([bool, int, float, str, type(None)])
+SETTINGS = frozenset([bool, int, float, str, type(None)])
 """types of attributes that a forward takes another way for, or computes with, and a graph holds as they are"""
 
 _MODULES_OWN = frozenset(vars(nn.Module()))
@@ -223,7 +223,7 @@ def traced_class(cls: type[nn.Module]) -> type[nn.Module]:
 
         def read(self: nn.Module, name: str) -> object:
             value = cls.__getattribute__(self, name)
-            if type(value) in _SETTINGS and name not in _MODULES_OWN:
+            if type(value) in SETTINGS and name not in _MODULES_OWN:
                 cls.__getattribute__(self, "__dict__")["_rewrite_capturer"].note_setting(self, name, value)
             return value
 

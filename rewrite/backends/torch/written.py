@@ -15,7 +15,7 @@ import hashlib
 import inspect
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ Call = ast.Call | ast.BinOp | ast.AugAssign
 """a call of a function, or an operator, which is one as well"""
 
 
+Conditions = tuple[tuple[ast.expr, bool], ...]
+"""what is asked, and the answer"""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """One method as it is written."""
@@ -42,7 +46,7 @@ class Source:
     tree: ast.FunctionDef
     me: str
     """its first parameter, the module"""
-    _ways: dict[ast.AST, Mapping[str, bool]] = field(default_factory=dict)
+    _ways: dict[ast.AST, Conditions] = field(default_factory=dict)
     _methods: dict[type, list[tuple[str, ast.Attribute]]] = field(default_factory=dict)
 
     @functools.cached_property
@@ -98,29 +102,22 @@ class Source:
         """Attributes of the module that it sets."""
         return frozenset(self.attribute(node) for node in self.own if isinstance(node.ctx, ast.Store | ast.Del))
 
-    def way_to(self, node: ast.AST) -> Mapping[str, bool]:
-        """Attributes of the module that are asked on the way to a part of the text -> what they are there."""
+    def way_to(self, node: ast.AST) -> Conditions:
+        """What is asked on the way to a part of the text, and what the answer is there."""
         if node not in self._ways:
-            self._ways[node] = self._way_to(node)
+            self._ways[node] = tuple(self._way_to(node))
         return self._ways[node]
 
-    def _way_to(self, node: ast.AST) -> dict[str, bool]:
-        found: dict[str, bool] = {}
+    def _way_to(self, node: ast.AST) -> Iterator[tuple[ast.expr, bool]]:
         while node in self.parents:
             inner, node = node, self.parents[node]
-            if not isinstance(node, ast.If | ast.IfExp) or inner is node.test:
-                continue
-            rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
-            holds, tests = inner not in rest, [node.test]
-            if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And if holds else ast.Or):
-                tests = node.test.values
-            for test in tests:
-                answer, asked = holds, test
-                if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-                    answer, asked = not holds, test.operand
-                if isinstance(asked, ast.Attribute) and isinstance(asked.value, ast.Name) and asked.value.id == self.me:
-                    found[self.attribute(asked)] = answer
-        return found
+            if isinstance(node, ast.If | ast.IfExp) and inner is not node.test:
+                rest = node.orelse if isinstance(node.orelse, list) else [node.orelse]
+                yield from _conditions(node.test, inner not in rest)
+            if isinstance(inner, ast.stmt):
+                for before in _lines_before(node, inner):
+                    if isinstance(before, ast.If) and is_left(before.body) != is_left(before.orelse):
+                        yield from _conditions(before.test, is_left(before.orelse))
 
     def is_sole(self, name: str, place: ast.AST) -> bool:
         """Whether nothing but a name holds its value at a place: a call has made it, and no other name was given it."""
@@ -131,8 +128,7 @@ class Source:
             around = self.parents[line]
             if isinstance(around, ast.For | ast.While) and any(_shares(other, name) for other in ast.walk(around)):
                 return False
-            lines = next(part for _, part in ast.iter_fields(around) if isinstance(part, list) and line in part)
-            for other in reversed(lines[: lines.index(line)]):
+            for other in reversed(_lines_before(around, line)):
                 if isinstance(other, ast.Assign) and _names_bound(other) == [name]:
                     made = isinstance(other.value, ast.Call | ast.BinOp | ast.Constant)
                     return made and not is_view(other.value)
@@ -158,6 +154,30 @@ class Source:
 def is_view(value: ast.expr) -> bool:
     """Whether a value may be another one as well, or share its memory: a method of something that is no layer."""
     return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in VIEWS
+
+
+def is_left(lines: list[ast.stmt]) -> bool:
+    """Whether what stands behind these lines is not reached from them."""
+    return bool(lines) and isinstance(lines[-1], ast.Return | ast.Raise | ast.Continue | ast.Break)
+
+
+def _lines_before(around: ast.AST, line: ast.AST) -> list[ast.stmt]:
+    """The lines in front of one, in the list that it stands in."""
+    for _, part in ast.iter_fields(around):
+        if isinstance(part, list) and line in part:
+            return part[: part.index(line)]
+    return []
+
+
+def _conditions(test: ast.expr, holds: bool) -> Iterator[tuple[ast.expr, bool]]:
+    """A condition as single ones, as far as its answer tells theirs."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        yield from _conditions(test.operand, not holds)
+    elif isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And if holds else ast.Or):
+        for part in test.values:
+            yield from _conditions(part, holds)
+    else:
+        yield test, holds
 
 
 def _names_bound(line: ast.Assign) -> list[str]:
