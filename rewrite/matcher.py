@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from rewrite import globs
-from rewrite.errors import Diagnostic
+from rewrite.errors import EXAMPLE_HELP, Diagnostic
 from rewrite.expression import SELECTED, Expression, evaluate, names_in, truth
 from rewrite.flow import Flow
 from rewrite.graph import Graph, Layer, Node, Operand, Value
@@ -145,6 +145,14 @@ class Matcher:
             SiteError: it has several and none is named, or has no such input (RW204, RW206).
 
         """
+        absent = self.graph.guessed.get(node.scope) if node.linked and not node.inputs else None
+        if absent is not None:
+            raise Diagnostic(
+                "RW206",
+                f"what `{node.name}` takes is not known: the forward around it was read without `{absent}`",
+                unit.span,
+                help=f'{EXAMPLE_HELP}; or leave it out: `except "{node.name}"`',
+            ).error()
         if unit.port == "*" and (node.linked or node.inputs):
             return list(node.inputs)
         if unit.port is None:

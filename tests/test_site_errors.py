@@ -157,6 +157,17 @@ class Branch(nn.Module):
         return self.act(self.low(x)) if x.sum() < 0 else self.act(self.high(x)) + x
 
 
+class Context(nn.Module):
+    """Has a layer for an argument that need not be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.own(x) + self.other(context)
+
+
 class Unsure(nn.Module):
     """An attention layer in a forward that asks the data."""
 
@@ -280,6 +291,7 @@ CASES: dict[str, Case] = {
     "rw205_next_several": Case(trap("same_value_twice"), "after first Conv2d: insert Identity; set next.alpha=2"),
     "rw205_several_values": Case(trap("chunk_split"), "after chunk: insert Identity"),
     "rw205_remove": Case(trap("tuple_outputs"), "remove LSTM"),
+    "rw206_absent": Case(Context, "before Linear: insert Dropout(0.1)"),
     "rw206_where": Case(Branch, "after Conv2d where not has_next(BatchNorm2d): insert BatchNorm2d"),
     "rw206_port": Case(Unsure, "before MultiheadAttention@value: insert Dropout(0.1)"),
     "rw206_ports": Case(Unsure, "before MultiheadAttention@*: insert Dropout(0.1)"),

@@ -134,15 +134,19 @@ def outcomes(spec: str, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcom
             yield from (Outcome(spec, name, 0, 0, 0, f"no inputs: {why}") for name in rules)
             return
         args, kwargs = found.inputs
-        inputs: Any = kwargs if kwargs else args
-        try:
-            real = calls(model, inputs)
-            runs = runs_of(model, args, kwargs)
-        except Exception as error:
-            yield from (Outcome(spec, name, 0, 0, 0, f"does not run: {error}"[:200]) for name in rules)
-            return
-        for name, is_place in rules.items():
-            yield _outcome(spec, name, model, inputs, real, runs, is_place)
+        yield from outcomes_of(spec, model, kwargs if kwargs else args, rules)
+
+
+def outcomes_of(spec: str, model: nn.Module, inputs: Any, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcome]:
+    """Every rule file on one model, called with `inputs`: a tuple, or a dict of arguments by name."""
+    try:
+        real = calls(model, inputs)
+        runs = runs_of(model, *(((), inputs) if isinstance(inputs, dict) else (inputs, {})))
+    except Exception as error:
+        yield from (Outcome(spec, name, 0, 0, 0, f"does not run: {error}"[:200]) for name in rules)
+        return
+    for name, is_place in rules.items():
+        yield _outcome(spec, name, model, inputs, real, runs, is_place)
 
 
 def _outcome(
@@ -265,8 +269,6 @@ def _why(
         changed: path of a new layer -> how often one run of the result calls it.
 
     """
-    # A call in the code of a forward is one site, however often that runs.
-    in_code = [site for site in sites if site.path not in runs and site.path.rpartition(".")[0] in opaque]
     edited = Counter(dict.fromkeys(opaque, 0))
     for path, count in changed.items():
         edited[path.rpartition(".")[0]] += count
@@ -275,13 +277,15 @@ def _why(
         functions = [call for call in wanted if _is_function(call) and call.path == path]
         hidden += functions[edited[path] :]
     shown = [call for call in wanted if call not in hidden]
+    idle = [
+        site for site in sites if _is_inside(site.path, opaque) and not (runs[site.path] or _ran(site.path, changed))
+    ]
+    busy = [site for site in sites if site not in idle]
+    # A call in the code of a forward is one site, however often that runs.
+    in_code = [site for site in busy if site.path not in runs and site.path.rpartition(".")[0] in opaque]
     loose = [call for call in shown if not (_is_function(call) and call.path in opaque)]
     one_each = sum(1 / _times(call, opaque, runs) for call in loose) + len(in_code)
-    inside = [site for site in sites if _is_inside(site.path, opaque)]
-    idle = [site for site in inside if not (runs[site.path] or _ran(site.path, changed))]
-    if idle and len(sites) - len(idle) == len(shown) == ran:
-        return "a forward that is not captured calls some of its layers for other inputs only"
-    if abs(one_each - len(sites)) > 1e-6 or ran != len(shown):
+    if abs(one_each - len(busy)) > 1e-6 or ran != len(shown):
         theirs = Counter(call.path for call in wanted)
         ours = Counter(site.path.partition("@")[0].rpartition(".")[0] for site in sites)
         mine = Counter(site.path.partition("@")[0] for site in sites)
@@ -289,6 +293,8 @@ def _why(
         return f"UNEXPLAINED: {len(shown)} shown, {one_each:g} by layer, at {unlike[:3]}"
     if hidden:
         return f"functions in forwards that are not captured: {opaque[hidden[0].path]}"
+    if idle:
+        return "a forward that is not captured calls some of its layers for other inputs only; every call was reached"
     return "a forward that is not captured calls layers in a loop, which are one site each; every call was reached"
 
 

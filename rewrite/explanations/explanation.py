@@ -45,6 +45,25 @@ def python(text: str) -> Example:
     return Example(_plain(text), "python")
 
 
+def branching(text: str) -> Example:
+    """Lines of Python about `Net`, of which an input takes one branch."""
+    model = """
+    import torch
+    from torch import nn
+    from rewrite import Rules, apply_rules, get_report
+
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.low(x) if x.sum() < 0 else self.high(x)
+    """
+    return Example(f"{_plain(model)}\n\n\n{_plain(text)}", "python")
+
+
 def shell(text: str) -> Example:
     """Command lines."""
     return Example(_plain(text), "sh")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewrite.explanations.explanation import explanation, python, rules, shell
+from rewrite.explanations.explanation import branching, explanation, python, rules, shell
 
 _VGG = "torchvision:vgg16"
 _RESNET = "torchvision:resnet18"
@@ -164,42 +164,14 @@ HINTS = {
         wrong; but the run has not tried them. Give an example input that goes through them, or leave the place out
         with `except`.
         """,
-        python(
+        branching(
             """
-            import torch
-            from torch import nn
-            from rewrite import Rules, apply_rules, get_report
-
-
-            class Net(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
-
-                def forward(self, x):
-                    return self.low(x) if x.sum() < 0 else self.high(x)
-
-
             rules = Rules("after Linear: insert Dropout(0.1)")
             report = get_report(apply_rules(Net(), rules, example_inputs=torch.ones(1, 4)))
             """
         ),
-        python(
+        branching(
             """
-            import torch
-            from torch import nn
-            from rewrite import Rules, apply_rules, get_report
-
-
-            class Net(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
-
-                def forward(self, x):
-                    return self.low(x) if x.sum() < 0 else self.high(x)
-
-
             rules = Rules('after Linear except "low": insert Dropout(0.1)')
             report = get_report(apply_rules(Net(), rules, example_inputs=torch.ones(1, 4)))
             """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rewrite.explanations.explanation import explanation, python, rules, shell
+from rewrite.explanations.explanation import branching, explanation, python, rules, shell
 
 _VGG = "torchvision:vgg16"
 _RESNET = "torchvision:resnet18"
@@ -175,41 +175,13 @@ PLANS = {
         says nothing about that layer. Leave the place out with `except`, or give an example input that goes through
         it. Where the shapes are sure to stay, this is only a warning (RW412).
         """,
-        python(
+        branching(
             """
-            import torch
-            from torch import nn
-            from rewrite import Rules, apply_rules
-
-
-            class Net(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
-
-                def forward(self, x):
-                    return self.low(x) if x.sum() < 0 else self.high(x)
-
-
             apply_rules(Net(), Rules('after "low": insert Linear(4, 6)'), example_inputs=torch.ones(1, 4))
             """
         ),
-        python(
+        branching(
             """
-            import torch
-            from torch import nn
-            from rewrite import Rules, apply_rules
-
-
-            class Net(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 4)
-
-                def forward(self, x):
-                    return self.low(x) if x.sum() < 0 else self.high(x)
-
-
             apply_rules(Net(), Rules('after "low": insert Linear(4, 4)'), example_inputs=torch.ones(1, 4))
             """
         ),
