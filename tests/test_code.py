@@ -48,7 +48,7 @@ X = torch.ones(2, 4)
 
 
 def functions(model: nn.Module) -> list[str]:
-    return [call.name for call in CodeReader().read(model).calls if call.certain]
+    return [call.name for call in CodeReader(model).read(model).calls if call.certain]
 
 
 def test_functions_and_methods_are_sites_wherever_they_stand() -> None:
@@ -758,7 +758,8 @@ def test_a_method_that_is_handed_on_may_be_given_anything() -> None:
         def forward(self, x: Any) -> Any:
             return functools.reduce(self.joined, (x, 1)) + self.joined(self.a(x), self.b(x)) if x.sum() < 1e9 else x
 
-    assert "joined" in {call.method for call in CodeReader().read(Net()).calls if not call.certain}
+    model = Net()
+    assert "joined" in {call.method for call in CodeReader(model).read(model).calls if not call.certain}
 
 
 class Settings(Base):
@@ -784,6 +785,22 @@ class Settings(Base):
         return F.elu(x)
 
 
+def test_what_has_to_be_set_before_a_run_may_be_set_later() -> None:
+    class Net(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale: float | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.scale is None:
+                raise ValueError("set a scale")
+            return F.relu(self.a(x)) * self.scale if x.sum() < 1e9 else x
+
+    result = rewritten(Net().eval(), "after ReLU: insert Tanh")
+    result.scale = 2.0
+    assert count_calls(result, X, "Tanh") == 1
+
+
 def test_branches_on_texts_and_numbers() -> None:
     model = Settings().eval()
     result = rewritten(model, "after activation: insert Tanh")
@@ -793,3 +810,45 @@ def test_branches_on_texts_and_numbers() -> None:
         with pytest.raises(RewriteError, match="RW207"):
             setattr(result, name, value)
     assert sites(rewritten(Settings("first", 4).eval(), "after activation: insert Tanh")) == ["gelu", "elu"]
+
+
+def test_a_value_that_was_asked_for_its_shape_is_nobody_elses() -> None:
+    class Net(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.ones(8, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            count, _ = x.shape
+            x += self.position[: int(count)]
+            y = x.T
+            x += self.position[: int(count)]
+            return x + y.sum()
+
+    assert sites(rewritten(Net().eval(), "before add@0: insert Tanh")) == ["iadd@0", "add@0"]
+
+
+def test_an_attribute_that_a_module_sets_on_another_is_not_settled() -> None:
+    class Told(Base):
+        height: int | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 1e9:
+                return x
+            return F.relu(self.a(x)) if self.height is None else F.gelu(self.a(x))
+
+    class Telling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Told()
+            self.inner.height = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.inner.height = x.shape[0]
+            return self.inner(x)
+
+    model = Telling().eval()
+    result = rewritten(model, "after activation: insert Tanh")
+    assert sites(result) == ["inner.relu", "inner.gelu"]
+    assert torch.equal(result(X), torch.tanh(model(X)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import inspect
 import operator
 import types
@@ -19,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from rewrite.backends.names_in_code import mentions_in_code
-from rewrite.backends.torch.code_mentions import held_functions, mentions_of
+from rewrite.backends.torch.code_mentions import held_functions, mentions_of, set_from_outside
 from rewrite.backends.torch.code_values import Kind, Known, Values, promised
 from rewrite.backends.torch.modules import is_sequential
 from rewrite.backends.torch.proxies import SETTINGS
@@ -108,9 +109,15 @@ class Code:
 
 
 class CodeReader:
-    """Reads the code of the modules of one model."""
+    """Reads the code of the modules of one model.
 
-    def __init__(self) -> None:
+    Args:
+        model: what else has code that may set what a module asks.
+
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self._texts: dict[tuple[nn.Module, str], Values | None] = {}
         self._values: dict[tuple[nn.Module, str], Values | None] = {}
         self._stored: dict[type, set[str]] = {}
@@ -125,7 +132,7 @@ class CodeReader:
             return Code(mentions=mentions_in_code(plain(cls.forward)))
         if cls not in self._stored:
             self._stored[cls] = {name for _, source in sources_of(cls) if source is not None for name in source.stored}
-        way = _Way(cls, module, self._stored[cls])
+        way = _Way(cls, module, self._stored[cls] | self._set_from_outside)
         sources = way.sources()
         key = cls, tuple(sources)
         if key not in self._mentions:
@@ -148,6 +155,10 @@ class CodeReader:
                     calls.append(replace(call, mode=way.mode(source, node)))
         left = {name: count for name, count in mentions.items() if count > 0}
         return Code(tuple(_as_changed(_named(calls, module), recipe)), left, way.settings, names)
+
+    @functools.cached_property
+    def _set_from_outside(self) -> frozenset[str]:
+        return set_from_outside({base_of(type(module)) for module in self.model.modules()})
 
     def _of_others(self, source: Source, module: nn.Module, method: str) -> collections.Counter[str]:
         """Names in methods of other modules that a method calls, besides their forwards."""

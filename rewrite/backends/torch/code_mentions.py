@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import dis
 import functools
 import inspect
+import itertools
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -53,6 +55,24 @@ def held_functions(module: nn.Module, names: Iterable[str]) -> collections.Count
 
     """
     return collections.Counter(function for name in names for function in _functions_in(module.__dict__.get(name)))
+
+
+def set_from_outside(classes: Iterable[type]) -> frozenset[str]:
+    """Attributes that methods of these classes, constructors aside, set on anything else than the module itself."""
+    found: set[str] = set()
+    bases = {base for cls in classes for base in cls.__mro__ if not _is_of_library(base.__module__)}
+    for name, method in [entry for base in bases for entry in vars(base).items()]:
+        function = plain(method) if name != "__init__" else None
+        codes = [function.__code__] if isinstance(function, types.FunctionType) else []
+        me = codes[0].co_varnames[0] if codes and codes[0].co_argcount else ""
+        while codes:
+            code = codes.pop()
+            steps = list(dis.get_instructions(code))
+            for before, step in itertools.pairwise(steps):
+                if step.opname == "STORE_ATTR" and not (before.opname.startswith("LOAD_") and before.argval == me):
+                    found.add(step.argval)
+            codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+    return frozenset(found)
 
 
 _MOST_ITEMS = 100

@@ -389,7 +389,7 @@ def flatten(
     calls: dict[nn.Module, Calls] = {}
     opaque = {scope.path: scope.reason for scope in capture.scopes.values() if scope.reason}
     uncertain = [scope for scope in capture.scopes.values() if scope.called and (scope.reason or not scope.sure)]
-    reader = CodeReader()
+    reader = CodeReader(capture.root)
     codes = {scope.module: reader.read(scope.module) for scope in uncertain}
     mentioned = {
         scope.path: frozenset(codes[scope.module].mentions)

@@ -27,6 +27,9 @@ _FUTURE = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
 )
 
+_FACTS = frozenset(["shape", "ndim", "dtype", "device", "layout", "requires_grad"])
+"""attributes that tell something of a tensor, and share nothing with it"""
+
 Call = ast.Call | ast.BinOp | ast.AugAssign
 """a call of a function, or an operator, which is one as well"""
 
@@ -116,8 +119,7 @@ class Source:
                 yield from _conditions(node.test, inner not in rest)
             if isinstance(inner, ast.stmt):
                 for before in _lines_before(node, inner):
-                    if isinstance(before, ast.If) and is_left(before.body) != is_left(before.orelse):
-                        yield from _conditions(before.test, is_left(before.orelse))
+                    yield from _conditions_behind(before)
 
     def is_sole(self, name: str, place: ast.AST) -> bool:
         """Whether nothing but a name holds its value at a place: a call has made it, and no other name was given it."""
@@ -169,6 +171,15 @@ def _lines_before(around: ast.AST, line: ast.AST) -> list[ast.stmt]:
     return []
 
 
+def _conditions_behind(line: ast.stmt) -> Iterator[tuple[ast.expr, bool]]:
+    """What holds behind an `if` that leaves what stands there for one of its answers."""
+    if not isinstance(line, ast.If) or is_left(line.body) == is_left(line.orelse):
+        return
+    # What a forward refuses to run with is not what it will run with: that is set until then.
+    if not any(isinstance(lines[-1], ast.Raise) for lines in (line.body, line.orelse) if lines):
+        yield from _conditions(line.test, is_left(line.orelse))
+
+
 def _conditions(test: ast.expr, holds: bool) -> Iterator[tuple[ast.expr, bool]]:
     """A condition as single ones, as far as its answer tells theirs."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -206,6 +217,8 @@ def _root(node: ast.AST) -> str:
         match node:
             case ast.Name(id=name):
                 return name
+            case ast.Attribute(attr=name) if name in _FACTS:
+                return ""
             case ast.Subscript(value=inner) | ast.Attribute(value=inner) | ast.Starred(value=inner):
                 node = inner
             case ast.Call(func=ast.Attribute(value=inner)) if is_view(node):
