@@ -58,22 +58,32 @@ def held_functions(module: nn.Module, names: Iterable[str]) -> collections.Count
 
 
 def set_from_outside(classes: Iterable[type]) -> frozenset[str]:
-    """Attributes that methods of these classes, constructors aside, set on anything else than the module itself."""
+    """Attributes that forwards of these classes, and methods that they use, set on anything else than the module."""
+    return frozenset().union(*map(_set_on_others, classes))
+
+
+@functools.lru_cache(maxsize=1024)
+def _set_on_others(cls: type) -> frozenset[str]:
     found: set[str] = set()
-    bases = {base for cls in classes for base in cls.__mro__ if not _is_of_library(base.__module__)}
-    for name, method in [entry for base in bases for entry in vars(base).items()]:
-        function = plain(method) if name != "__init__" else None
-        codes = [function.__code__] if isinstance(function, types.FunctionType) else []
-        me = codes[0].co_varnames[0] if codes and codes[0].co_argcount else ""
+    methods = ["__call__", "forward"]
+    for method in methods:  # grows while it is walked
+        function = plain(inspect.getattr_static(cls, method, None))
+        if not isinstance(function, types.FunctionType) or _is_of_library(function.__module__):
+            continue
+        codes = [function.__code__]
+        me = codes[0].co_varnames[0] if codes[0].co_argcount else ""
         while codes:
             code = codes.pop()
-            steps = list(dis.get_instructions(code))
-            for before, step in itertools.pairwise(steps):
-                if step.opname == "STORE_ATTR" and not (before.opname.startswith("LOAD_") and before.argval == me):
-                    found.add(step.argval)
+            methods += [name for name in code.co_names if name not in methods and hasattr(cls, name)]
             codes += [item for item in code.co_consts if isinstance(item, types.CodeType)]
+            if _STORE in code.co_code[::2]:
+                for before, step in itertools.pairwise(dis.get_instructions(code)):
+                    if step.opcode == _STORE and not (before.opname.startswith("LOAD_") and before.argval == me):
+                        found.add(step.argval)
     return frozenset(found)
 
+
+_STORE = dis.opmap["STORE_ATTR"]
 
 _MOST_ITEMS = 100
 """a table of functions has fewer items; a longer list is data"""
