@@ -729,6 +729,16 @@ class Promises(Base):
         return made_by_someone(x)
 
 
+class Configured(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = types.SimpleNamespace(scale=0.5, shift=types.SimpleNamespace(by=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x) + self.config.scale
+        return self.config.shift.by + x if x.sum() < 1e9 else x
+
+
 class Passes(Base):
     """A method whose text does not tell what it is given, and those who call it do."""
 
@@ -743,6 +753,7 @@ class Passes(Base):
     (Nested, ["add@0", "add_1@0"]),
     (Mapped, ["add@0", "add_1@0", "add_2@0"]),
     (Promises, ["add@0"]),
+    (Configured, ["add", "add_1"]),
     (Passes, ["add@0"]),
 ])  # fmt: skip
 def test_values_are_followed(kind: type[Base], names: list[str]) -> None:
@@ -852,3 +863,31 @@ def test_an_attribute_that_a_module_sets_on_another_is_not_settled() -> None:
     result = rewritten(model, "after activation: insert Tanh")
     assert sites(result) == ["inner.relu", "inner.gelu"]
     assert torch.equal(result(X), torch.tanh(model(X)))
+
+
+def test_a_product_of_matrices_is_one_of_tensors() -> None:
+    class Net(Base):
+        def forward(self, x: Any, *others: Any) -> Any:
+            one, other = self.table(x)
+            return torch.matmul(one, other) + self.a(x) @ other if x.sum() < 1e9 else x
+
+        def table(self, x: Any) -> Any:
+            return [x, {0: x.T}[0]]
+
+    x = torch.ones(4, 4)
+    result = rewritten(Net().eval(), "before matmul@1: insert Tanh")
+    assert sites(result) == ["matmul@1", "matmul_1@1"]
+    assert count_calls(result, x, "Tanh") == 2
+    assert not get_report(result).warnings
+
+
+def test_tuples_that_are_put_together_are_no_addition() -> None:
+    class Net(Base):
+        def forward(self, x: Any) -> Any:
+            found = (self.a(x), x)
+            found = (self.b(found[0]) + x,) + found[1:]  # noqa: RUF005
+            return found + (x,) if x.sum() < 1e9 else found  # noqa: RUF005
+
+    result = rewritten(Net().eval(), "after add: insert Tanh")
+    assert sites(result) == ["add"]
+    assert not get_report(result).warnings

@@ -599,3 +599,52 @@ def test_sizes_are_known_where_arguments_have_defaults(names: tuple[str, ...]) -
     result = apply_rules(model, Rules("after F.linear: insert LayerNorm"), example_inputs=inputs)
     expected = F.layer_norm(F.linear(inputs["x"].mean((2, 3)), model.table), (4,)).relu()
     assert torch.allclose(result(**inputs), expected, atol=1e-6)
+
+
+class Beside(nn.Module):
+    """Gives a tensor, what belongs to it and its sizes, after a look at the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        if x.sum() > 1e9:
+            return x, x, (1, 1)
+        return self.fc(x), x, tuple(x.shape)
+
+
+class Joins(nn.Module):
+    """Puts tuples together and computes with sizes, of which nothing in its own forward tells that they are such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = Beside()
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.beside(x)
+        rows, columns = found[2]
+        whole = (found[0] + x,) + found[1:2]  # noqa: RUF005
+        return whole[0].reshape((rows + 1) * columns - columns), whole[1]
+
+
+def test_tuples_that_are_put_together_are_no_addition() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beside = Beside()
+
+        def forward(self, x: Tensor) -> Any:
+            found = self.beside(x)
+            return (found[0] + x,) + found[1:]  # noqa: RUF005
+
+    result = rewritten(Net().eval(), "after add: insert Tanh")
+    assert sites(result) == ["add"]
+    assert count_calls(result, torch.ones(2, 4), "Tanh") == 1
+
+
+def test_an_example_tells_arithmetic_of_sizes_from_that_of_tensors() -> None:
+    x = torch.ones(2, 4)
+    result = rewritten(Joins().eval(), "after add | mul | sub: insert Tanh", example_inputs=x)
+    assert sites(result) == ["add"]
+    assert count_calls(result, x, "Tanh") == 1

@@ -13,7 +13,7 @@ from counting import Call, calls, tensors
 from tiny_transformers import TYPES
 from torch import Tensor, nn
 
-from rewrite import Rules, apply_rules, get_report, probe
+from rewrite import RewriteError, Rules, apply_rules, get_report, probe
 
 transformers = pytest.importorskip("transformers")
 
@@ -198,6 +198,33 @@ def test_sites_of_each_type(kind: str, request: pytest.FixtureRequest) -> None:
         if TYPES[kind].generates:
             assert torch.equal(written(model, inputs), written(result, inputs))
     assert same(was, outputs(model, inputs))
+
+
+FUNCTIONS = (
+    "after add: insert Dropout(0.1)",
+    "after mul: insert Identity",
+    "before matmul@1: insert Dropout(0.1)",
+    "after softmax: insert Identity",
+)
+"""rules about functions and operators, which most forwards mix with arithmetic of sizes, tuples and masks"""
+
+
+@pytest.mark.parametrize("kind", EACH_TYPE)
+def test_functions_of_each_type(kind: str) -> None:
+    """What stands behind functions changes nothing in eval mode; without an example input, or it is asked for."""
+    model, inputs = TYPES[kind].build(kind), TYPES[kind].inputs()
+    was = outputs(model, inputs)
+    for text in FUNCTIONS:
+        for options in ({}, {"example_inputs": inputs}):
+            try:
+                result = apply_rules(model, Rules(f"{text}; expect any matches"), **options)
+            except RewriteError as error:
+                if error.code == "RW206" and not options:
+                    continue
+                raise
+            assert same(was, outputs(result, inputs)), text
+            if TYPES[kind].generates:
+                assert torch.equal(written(model, inputs), written(result, inputs)), text
 
 
 def written(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:

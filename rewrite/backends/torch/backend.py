@@ -72,7 +72,7 @@ class TorchReading:
         layers = read_layers(self.model, self.capture.read_only, self.leaves)
         graph, other, calls = flatten(self.capture, layers, self.name)
         if self.example is not None:
-            graph = replace(graph, types=record_types(self.capture, calls, graph, self.example))
+            graph = replace(graph, types=record_types(self.capture, calls, graph, other, self.example))
         return graph, other, calls
 
     @property

@@ -51,7 +51,7 @@ from rewrite.backends.torch.scopes import (
     fields_of,
     forward_signature,
 )
-from rewrite.backends.torch.spellings import class_operation, gives_no_tensor, is_leaf
+from rewrite.backends.torch.spellings import class_operation, gives_no_tensor, is_leaf, is_of_sequences
 from rewrite.backends.torch.watching import (
     State,
     changed_keys,
@@ -747,7 +747,7 @@ class Capturer(fx.Tracer):  # type: ignore[misc]
         if node.op not in ("call_function", "call_method"):
             return False
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if gives_no_tensor(name) or name == "getattr":
+        if gives_no_tensor(name) or name == "getattr" or is_of_sequences(node):
             return False
         return any(self.is_tensor(source) for source in node._input_nodes)
 

@@ -45,6 +45,9 @@ _OTHERS = (list, dict, set, str, tuple, collections.deque, nn.Module)
 _OF_ARRAYS = frozenset(["flatten", "mean", "reshape", "squeeze", "sum", "transpose", "view"])
 """methods that arrays of numpy have as well"""
 
+_OF_TENSORS_ONLY = frozenset(["matmul", "bmm"])
+"""operations of two operands that take no numbers"""
+
 OPERATORS: Mapping[type[ast.operator], tuple[Callable[..., Any], Callable[..., Any]]] = {
     ast.Add: (operator.add, operator.iadd),
     ast.Sub: (operator.sub, operator.isub),
@@ -189,7 +192,7 @@ class CodeReader:
         certain, of_python = True, spelling.startswith("operator.")
         if row.is_merge and row.name != "cat":
             operands = [arguments[p.name] for p in parameters[:2] if p.name in arguments]
-            inputs, known = self._operands(node, operands, module, method)
+            inputs, known = self._operands(node, operands, module, method, only=row.name in _OF_TENSORS_ONLY)
             inputs, certain = inputs if known or of_python else {}, known or not of_python
         elif of_python:
             return None
@@ -209,6 +212,10 @@ class CodeReader:
         if row is None:
             return None
         inputs, certain = self._operands(node, [0, 1], module, method)
+        if row.name in _OF_TENSORS_ONLY and self._is_of_tensor(node, module, method):
+            inputs, certain = {"0": 0, "1": 1}, True
+        if any(isinstance(argument_of(node, side), ast.Tuple | ast.List) for side in (0, 1)):
+            inputs, certain = {}, False  # `(x,) + others`
         values = self.values(module, method)
         overwrites = isinstance(node, ast.AugAssign) and not isinstance(node.op, ast.MatMult)
         overwrites = overwrites and values is not None and values.kinds.get(argument_of(node, 0)) is Kind.TENSOR
@@ -217,14 +224,30 @@ class CodeReader:
         return CodeCall("", method, number, row, short(dotted), inputs, {}, {}, overwrites, certain)
 
     def _operands(
-        self, node: Call, arguments: Sequence[Argument], module: nn.Module, method: str
+        self, node: Call, arguments: Sequence[Argument], module: nn.Module, method: str, *, only: bool = False
     ) -> tuple[dict[str, Argument], bool]:
-        """The operands that are tensors or may be, and whether it is certain that they are, one at least."""
+        """The operands that are tensors or may be, and whether it is certain that they are, one at least.
+
+        Args:
+            node: the call.
+            arguments: its operands.
+            module: in whose code it stands.
+            method: in which method.
+            only: whether nothing but tensors can be operands.
+
+        """
+        if only:
+            return {str(number): argument for number, argument in enumerate(arguments)}, True
         values = self.values(module, method)
         kinds = {argument: values.kinds.get(argument_of(node, argument)) for argument in arguments} if values else {}
         left = [argument for argument in arguments if kinds.get(argument) is not Kind.OTHER]
         certain = bool(left) and all(kinds.get(argument) is Kind.TENSOR for argument in left)
         return {str(number): argument for number, argument in enumerate(left)}, certain
+
+    def _is_of_tensor(self, node: Call, module: nn.Module, method: str) -> bool:
+        """Whether one side of an operator is certain to be a tensor."""
+        values = self.values(module, method)
+        return values is not None and Kind.TENSOR in {values.kinds.get(argument_of(node, side)) for side in (0, 1)}
 
     def _sums_numbers(self, source: Source, node: Call, module: nn.Module, method: str) -> bool:
         """Whether it is `sum` of Python, of what is certain to be no tensors."""

@@ -367,7 +367,14 @@ class Values:
         whole = self.kind(node.value)
         if whole is Kind.TENSOR:
             return Kind.TENSOR if node.attr in _OF_TENSORS else Kind.OTHER
-        return None
+        return Kind.OTHER if isinstance(self._held_at(node), int | float | str) else None
+
+    def _held_at(self, node: ast.expr) -> object:
+        """What objects that the module holds have there, as in `self.config.scale`; None: nobody knows."""
+        if not isinstance(node, ast.Attribute):
+            return None
+        owner = self.module_at(node.value) or self._held_at(node.value)
+        return getattr(owner, "__dict__", {}).get(node.attr)
 
     def _call(self, node: ast.Call) -> Known:
         kinds = [self.kind(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))]
@@ -488,6 +495,8 @@ def _one_of(kind: Known) -> Known:
 
 
 def _of_both(one: Known, other: Known) -> Kind | None:
+    if Kind.SEVERAL in (one, other):  # `(x,) + others`
+        return Kind.SEVERAL
     if Kind.TENSOR in (one, other):
         return Kind.TENSOR
     return Kind.OTHER if one is other is Kind.OTHER else None

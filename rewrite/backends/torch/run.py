@@ -44,6 +44,7 @@ from rewrite.backends.torch.scopes import (
 )
 from rewrite.errors import Diagnostic, RewriteError
 from rewrite.graph import Graph, TensorType
+from rewrite.vocabulary import OPERATIONS
 
 Part = tuple[int | str, ...]
 
@@ -103,9 +104,12 @@ def why_not(model: nn.Module, example: Example) -> str:
 
 
 def record_types(
-    capture: Capture, calls: Mapping[nn.Module, Calls], graph: Graph, example: Example
+    capture: Capture, calls: Mapping[nn.Module, Calls], graph: Graph, other: Graph | None, example: Example
 ) -> Mapping[tuple[int, Part], TensorType]:
-    """Exact shapes of every value that the example produces: (node index, part) -> type."""
+    """Exact shapes of every value that the example produces: (node index, part) -> type.
+
+    What turns out to be arithmetic of numbers or lists, and not of tensors, is no operation any more in either graph.
+    """
     seen: dict[tuple[str, ...], Any] = {}
 
     def watch(twin: nn.Module) -> None:
@@ -120,6 +124,10 @@ def record_types(
 
     _forward(capture.root, example, watch, seen.clear)
     found: dict[tuple[int, Part], TensorType] = {}
+    for node in (*graph.nodes, *(other.nodes if other is not None else ())):
+        is_merge = node.layer is None and node.operation is not None and OPERATIONS[node.operation].is_merge
+        if is_merge and not isinstance(seen.get((node.scope, node.local), torch.Size()), torch.Size):
+            object.__setattr__(node, "operation", None)  # other nodes hold it; nobody has asked it yet
     for node in graph.nodes:
         value = seen.get((node.scope, node.local)) if node.local else seen.get((node.name, ""))
         _note(found, node.index, (), value)

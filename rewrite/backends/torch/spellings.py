@@ -175,7 +175,13 @@ def node_operation(node: fx.Node, child: nn.Module | None) -> tuple[Operation | 
     if node.op == "call_method":
         return by_method(str(node.target)), f"Tensor.{node.target}"
     operation, dotted = function_operation(node.target)  # type: ignore[arg-type]
-    return operation, _short(dotted)
+    return None if is_of_sequences(node) else operation, _short(dotted)
+
+
+def is_of_sequences(node: fx.Node) -> bool:
+    """Whether a recorded operator is one of tuples or lists, as in `(x,) + others`, for one of its sides is one."""
+    of_python = getattr(node.target, "__module__", "") == "_operator" and node.target is not operator.getitem
+    return of_python and any(isinstance(side, tuple | list) for side in node.args)
 
 
 @functools.cache
