@@ -41,6 +41,7 @@ from rewrite.backends.torch import (
     own_layers,
     removal,
     replacement,
+    spellings,
     updates,
     writer,
     written,
@@ -121,6 +122,7 @@ BATTERY: tuple[Check, ...] = (
     dataflow.test_in_front_of_the_first_layer_and_behind_the_last,
     dataflow.test_branches_of_different_width_of_which_some_match,
     dataflow.test_what_cannot_be_removed,
+    dataflow.test_tuples_that_are_put_together_are_no_addition,
     dataflow.test_a_replacement_that_holds_what_it_replaces_comes_to_an_end,
     branches.test_residual_edges,
     modules.test_a_module_that_is_called_twice,
@@ -161,6 +163,7 @@ BATTERY: tuple[Check, ...] = (
     code.test_sums_of_other_things_are_left_alone,
     code.test_names_that_stand_for_something_else_are_left_alone,
     code.test_branches_on_plain_attributes_and_on_the_mode,
+    code.test_an_attribute_that_a_module_sets_on_another_is_not_settled,
 )
 
 
@@ -588,7 +591,17 @@ def decorators_of_the_code_lost(patch: Patch) -> None:
 
 @fault
 def branches_of_the_code_not_told_apart(patch: Patch) -> None:
-    patch.setattr(code_calls, "_way_to", lambda source, node: iter(()))
+    patch.setattr(written.Source, "way_to", lambda self, node: ())
+
+
+@fault
+def tuples_taken_for_tensors(patch: Patch) -> None:
+    patch.setattr(spellings, "is_of_sequences", lambda node: False)
+
+
+@fault
+def what_others_set_taken_for_settled(patch: Patch) -> None:
+    patch.setattr(code_calls, "set_from_outside", lambda classes: frozenset())
 
 
 @fault
@@ -596,7 +609,7 @@ def numbers_taken_for_tensors(patch: Patch) -> None:
     patch.setattr(
         code_calls.CodeReader,
         "_operands",
-        lambda self, node, arguments, *_: ({str(number): one for number, one in enumerate(arguments)}, True),
+        lambda self, node, arguments, *_, **__: ({str(number): one for number, one in enumerate(arguments)}, True),
     )
 
 
