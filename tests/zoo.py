@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 import time
 import warnings
@@ -139,9 +140,9 @@ def outcomes(spec: str, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcom
 
 def outcomes_of(spec: str, model: nn.Module, inputs: Any, rules: Mapping[str, Places] = PLACES) -> Iterator[Outcome]:
     """Every rule file on one model, called with `inputs`: a tuple, or a dict of arguments by name."""
-    try:
-        real = calls(model, inputs)
-        runs = runs_of(model, *(((), inputs) if isinstance(inputs, dict) else (inputs, {})))
+    try:  # on copies: a model that keeps what its first call computes is given to the rules as it was
+        real = calls(copy.deepcopy(model), inputs)
+        runs = runs_of(copy.deepcopy(model), *(((), inputs) if isinstance(inputs, dict) else (inputs, {})))
     except Exception as error:
         yield from (Outcome(spec, name, 0, 0, 0, f"does not run: {error}"[:200]) for name in rules)
         return
