@@ -252,7 +252,9 @@ class Application:
         )
 
     def _leads_to(self, node: Node) -> str | None:
-        """Path of a module whose call is sure to come to this one; None where no call tells that."""
+        """Path of a module whose call is sure to come to this one; None where no call tells that, or nothing is run."""
+        if self.example is None:  # a clause about layers alone needs no graph, which takes long to make
+            return None
         graph = self.reading.graph
         if node.layer is not None and (node.on_layer or not node.linked):
             return node.layer.path
